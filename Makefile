@@ -1,0 +1,58 @@
+# Every target makes the environment it needs. Only Python (3.11 or newer, with venv), make and a network are required.
+#
+#   make demo    simulate particles, refine them, report into demo_output/
+#   make test    run the tests
+#   make lint    ruff, mypy, import contracts
+#   make env     only make the environment
+#   make clean   remove the environment and everything made
+
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO_OUTPUT ?= demo_output
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: env dev demo test lint format clean
+.DEFAULT_GOAL := test
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "No Python >= 3.11 with venv found; installing Debian's python3-venv."; \
+	    apt-get update -q && apt-get install -y -q python3-venv; \
+	  else echo "Python 3.11 or newer with its venv module is needed (Debian: apt-get install python3-venv)."; exit 1; fi; }
+	$(if $(PYTHON),$(PYTHON),python3) -m venv $(VENV)
+	$(PIP) install -q --upgrade pip
+
+# The stamps make an unchanged environment cost nothing.
+$(VENV)/.installed: pyproject.toml hatch_build.py | $(BIN)/python
+	$(PIP) install -q --only-binary=:all: --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) install -q --only-binary=:all: --group dev
+	@touch $@
+
+env: $(VENV)/.installed
+dev: $(VENV)/.installed-dev
+
+demo: env
+	MPLBACKEND=Agg $(BIN)/autorefine demo --o $(DEMO_OUTPUT) --overwrite
+
+test: dev
+	MPLBACKEND=Agg $(BIN)/python -m pytest -n 2 $(ARGS)
+
+lint: dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) $(DEMO_OUTPUT) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
