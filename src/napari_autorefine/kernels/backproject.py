@@ -36,7 +36,7 @@ def backproject_cpu(
     matrices : (n_rot, 3, 3) float32, image frequency index -> padded index
     values : (n_rot, n_sample) complex64
     amounts : (n_rot,) float32; slice o adds ``amounts[o] * sample_weight[k]`` to the weights
-    sample_weight : (n_sample,) float32
+    sample_weight : (n_sample,) float32, or (n_rot, n_sample) when every slice brings its own
     rows : (n_row, 5) int32, ``z, y, x_start, n, offset``
     r2_max : squared radius in padded units beyond which nothing is inserted
     """
@@ -46,7 +46,7 @@ def backproject_cpu(
         matrices,
         values.view(np.float32),
         amounts,
-        sample_weight,
+        np.atleast_2d(sample_weight),
         rows,
         np.float32(r2_max),
         z_begin,
@@ -80,6 +80,7 @@ def _backproject(  # type: ignore[no-untyped-def]
     for rot in range(matrices.shape[0]):
         mx, my, mz = matrices[rot, 0, 0], matrices[rot, 1, 0], matrices[rot, 2, 0]
         amount = amounts[rot]
+        weight_row = min(rot, sample_weight.shape[0] - 1)
         for row in range(1, rows.shape[0]):
             kz, ky = np.float32(rows[row, 0]), np.float32(rows[row, 1])
             first, n = np.int64(rows[row, 2]), np.int64(rows[row, 3])
@@ -98,15 +99,15 @@ def _backproject(  # type: ignore[no-untyped-def]
                     x, y, z = sign * x, sign * (by + my * kx), sign * (bz + mz * kx)
                     if x * x + y * y + z * z > r2_max:
                         continue
-                    x0, y0, z0 = math.floor(x), math.floor(y), math.floor(z)
-                    iz = np.int64(z0) + radius
+                    x0, y0, z0 = np.floor(x), np.floor(y), np.floor(z)
+                    iz = np.int64(np.int32(z0)) + radius
                     if iz + 1 < z_begin or iz >= z_end:
                         continue
-                    fx, fy, fz = np.float32(x - x0), np.float32(y - y0), np.float32(z - z0)
+                    fx, fy, fz = x - x0, y - y0, z - z0
                     k = shift + j
-                    mass = amount * sample_weight[k]
+                    mass = amount * sample_weight[weight_row, k]
                     re, im = values[rot, 2 * k], sign * values[rot, 2 * k + 1]
-                    index = centre + np.int64(z0) * stride_z + np.int64(y0) * stride_y + np.int64(x0)
+                    index = centre + np.int64(np.int32(z0)) * stride_z + np.int64(np.int32(y0)) * stride_y + np.int64(np.int32(x0))
                     if iz >= z_begin:
                         gz = np.float32(1) - fz
                         scatter_plane(flat_data, flat_weight, index, stride_y, fx, fy, gz * re, gz * im, gz * mass)
