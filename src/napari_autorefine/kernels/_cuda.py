@@ -1,0 +1,118 @@
+"""Launch side of the CUDA kernels: one function per kernel, same arguments in the same order as its numba twin."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from napari_autorefine.kernels._load import load_kernel
+from napari_autorefine.xp import array_module
+
+THREADS = 128  # per block: a small multiple of the warp, no kernel needs more registers than this leaves
+_MAX_GRID_Y = 65535
+
+
+def expand_rows(rows: np.ndarray) -> np.ndarray:
+    """Return the frequency of every sample of a row table.
+
+    Parameters
+    ----------
+    rows : (n_row, 5) int, ``z, y, x_start, n, offset``
+
+    Returns
+    -------
+    (n_sample, 3) int32, order x, y, z; kept on the device by callers that launch more than once
+    """
+    rows = np.asarray(rows, dtype=np.int64)
+    z, y, x_start, n, offset = rows.T
+    within = np.arange(n.sum()) - np.repeat(np.cumsum(n) - n, n)
+    coordinates = np.empty((int(n.sum()), 3), dtype=np.int32)
+    index = np.repeat(offset, n) + within
+    coordinates[index, 0] = np.repeat(x_start, n) + within
+    coordinates[index, 1] = np.repeat(y, n)
+    coordinates[index, 2] = np.repeat(z, n)
+    return coordinates
+
+
+def _coordinates(rows: Any, xp: Any) -> Any:
+    """Sample frequencies on the device, from a row table (5 columns) or from such frequencies (3 columns)."""
+    if rows.shape[1] == 3:
+        return xp.ascontiguousarray(xp.asarray(rows), dtype=xp.int32)
+    return xp.asarray(expand_rows(rows if isinstance(rows, np.ndarray) else rows.get()))
+
+
+def _slice_grid(n_rot: int, n_sample: int) -> tuple[int, int]:
+    return n_rot, min(-(-n_sample // THREADS), _MAX_GRID_Y)
+
+
+def _shape(array: Any) -> tuple[np.int32, ...]:
+    return tuple(np.int32(n) for n in array.shape)
+
+
+def launch_project(volume: Any, matrices: Any, rows: Any, n_sample: int, r2_max: float) -> Any:
+    """Twin of :func:`napari_autorefine.kernels.project.project_cpu`.
+
+    ``rows`` may be :func:`expand_rows` of the table.
+    """
+    xp = array_module(volume)
+    n_rot = len(matrices)
+    slices = xp.empty((n_rot, n_sample), dtype=xp.complex64)
+    if slices.size:
+        arguments = (
+            xp.ascontiguousarray(volume, dtype=xp.complex64),
+            *_shape(volume),
+            xp.ascontiguousarray(matrices, dtype=xp.float32),
+            np.int32(n_rot),
+            _coordinates(rows, xp),
+            np.int32(n_sample),
+            np.float32(r2_max),
+            slices,
+        )
+        load_kernel("project", volume)(_slice_grid(n_rot, n_sample), (THREADS,), arguments)
+    return slices
+
+
+def launch_backproject(
+    data: Any,
+    weight: Any,
+    matrices: Any,
+    values: Any,
+    amounts: Any,
+    sample_weight: Any,
+    rows: Any,
+    r2_max: float,
+    z_begin: int,
+    z_end: int,
+) -> None:
+    """Twin of :func:`napari_autorefine.kernels.backproject.backproject_cpu`; adds to ``data`` and ``weight``.
+
+    ``rows`` may be :func:`expand_rows` of the table.
+    """
+    xp = array_module(data)
+    n_rot, n_sample = values.shape
+    if not values.size:
+        return
+    arguments = (
+        _writable(data, xp.complex64),
+        _writable(weight, xp.float32),
+        *_shape(data),
+        xp.ascontiguousarray(matrices, dtype=xp.float32),
+        np.int32(n_rot),
+        xp.ascontiguousarray(values, dtype=xp.complex64),
+        xp.ascontiguousarray(amounts, dtype=xp.float32),
+        xp.ascontiguousarray(sample_weight, dtype=xp.float32),
+        _coordinates(rows, xp),
+        np.int32(n_sample),
+        np.float32(r2_max),
+        np.int32(z_begin),
+        np.int32(z_end),
+    )
+    load_kernel("backproject", data)(_slice_grid(n_rot, n_sample), (THREADS,), arguments)
+
+
+def _writable(array: Any, dtype: Any) -> Any:
+    """Return ``array``, which a kernel writes to, after checking that it needs no copy."""
+    if array.dtype != dtype or not array.flags.c_contiguous:
+        raise ValueError(f"a kernel writes to a C-contiguous {np.dtype(dtype)} array, got {array.dtype} or strides")
+    return array

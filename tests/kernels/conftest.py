@@ -1,0 +1,79 @@
+"""Fixtures of the kernel tests: the CUDA sources run as C++ on the host, and on a GPU where there is one."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from napari_autorefine.kernels import _cuda, _load
+from napari_autorefine.xp import gpu_count
+
+SHIM = Path(__file__).parent / "cuda_shim.h"
+COMPILER = next((found for name in ("g++", "clang++", "c++") if (found := shutil.which(name))), None)
+CXX_OPTIONS = ("-std=c++14", "-O1", "-shared", "-fPIC", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror")
+CXX_EXTRA = ("-Wno-unknown-pragmas", "-Wno-unused-function", "-Wno-missing-field-initializers")
+
+
+@functools.cache
+def compile_for_host(name: str, options: tuple[str, ...], folder: Path) -> Any:
+    """Compile ``name``.cu as C++ behind the shim; return its entry point."""
+    assert COMPILER is not None
+    source = folder / f"{name}.cpp"
+    entry = (
+        f'extern "C" int launch(const unsigned* shape, void** arguments, int n_arguments) {{\n'
+        f"    return run({name}, shape, arguments, n_arguments);\n}}\n"
+    )
+    source.write_text(f'#include "{SHIM}"\n{_load.read_source(name)}\n{entry}', encoding="utf-8")
+    library = folder / f"{name}-{abs(hash(options))}.so"
+    defines = [option for option in options if option.startswith("-D")]
+    command = [COMPILER, *CXX_OPTIONS, *CXX_EXTRA, *defines, str(source), "-o", str(library)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return ctypes.CDLL(str(library)).launch
+
+
+def launch_on_host(entry: Any, grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]) -> None:
+    """Run one launch; ``arguments`` are NumPy arrays and sized NumPy scalars, as CuPy's RawKernel takes them."""
+    shape = (ctypes.c_uint * 6)(*(*grid, 1, 1)[:3], *(*block, 1, 1)[:3])
+    values = []
+    for argument in arguments:
+        if isinstance(argument, np.ndarray):
+            assert argument.flags.c_contiguous
+            values.append(ctypes.c_void_p(argument.ctypes.data))
+        else:
+            assert isinstance(argument, np.generic), f"a bare Python number has no size: {argument!r}"
+            values.append(np.ctypeslib.as_ctypes_type(argument.dtype)(argument.item()))
+    pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
+    expected = entry(shape, pointers, len(values))
+    assert expected == 0, f"the kernel takes {expected} arguments, got {len(values)}"
+
+
+@pytest.fixture(scope="session")
+def cxx_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the host builds of the CUDA sources go."""
+    return tmp_path_factory.mktemp("cuda_on_host")
+
+
+@pytest.fixture(params=["c++", pytest.param("cuda", marks=pytest.mark.gpu)])
+def to_twin(request: pytest.FixtureRequest, cxx_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], Any]:
+    """Move an array to where the CUDA twin runs: the GPU, or the host with the sources compiled as C++."""
+    if request.param == "cuda":
+        if gpu_count() == 0:
+            pytest.skip("no CUDA device, or CuPy is not installed")
+        return pytest.importorskip("cupy").asarray
+    if COMPILER is None:
+        pytest.skip("no C++ compiler to run the CUDA sources on the host")
+
+    def load_kernel(name: str, array: Any, options: tuple[str, ...] = ()) -> Callable[..., None]:
+        return functools.partial(launch_on_host, compile_for_host(name, options, cxx_folder))
+
+    monkeypatch.setattr(_cuda, "load_kernel", load_kernel)
+    return np.asarray

@@ -1,0 +1,115 @@
+"""Each CUDA kernel against its numba twin: on the GPU when there is one, and compiled as C++ on the host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from napari_autorefine.kernels import _cuda
+from napari_autorefine.kernels.backproject import backproject_cpu
+from napari_autorefine.kernels.project import project_cpu
+from napari_autorefine.xp import to_host
+
+ToTwin = Callable[[Any], Any]
+
+
+def half_disc(radius: int, dim: int = 2) -> np.ndarray:
+    """Rows ``z, y, x_start, n, offset`` of the half-plane (or half-volume) inside a radius; the origin comes first."""
+    rows = [(0, 0, 0, 1)]
+    for z in range(-radius, radius + 1) if dim == 3 else (0,):
+        for y in range(-radius, radius + 1):
+            rest = radius**2 - y * y - z * z
+            first = 1 if (z, y) <= (0, 0) else 0
+            if rest >= first:
+                rows.append((z, y, first, int(np.sqrt(rest)) + 1 - first))
+    counts = np.array([row[3] for row in rows])
+    return np.column_stack([np.array(rows), np.cumsum(counts) - counts]).astype(np.int32)
+
+
+def sampling_matrices(n_rot: int, factor: float, seed: int) -> np.ndarray:
+    """Random rotations times ``factor``, and the identity, whose samples lie on voxels and on the fold."""
+    rotations = Rotation.random(n_rot - 1, random_state=seed).as_matrix()
+    return (factor * np.concatenate([np.eye(3)[None], rotations])).astype(np.float32)
+
+
+def complex_noise(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    return (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(np.complex64)
+
+
+def slice_case(dim: int, factor: float, seed: int) -> tuple[int, np.ndarray, np.ndarray]:
+    """Radius of the volume, matrices and rows of a small case that reaches the edge of the volume."""
+    radius = 6 if dim == 2 else 4
+    return int(np.ceil(factor * radius)) + 1, sampling_matrices(9, factor, seed), half_disc(radius, dim)
+
+
+# An r2_max no sample comes close to, so that rounding cannot put a sample on either side.
+LIMITS = (0.517, 2.0)
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("factor", [1.0, 2.0, 1.37])
+@pytest.mark.parametrize("dim", [2, 3])
+def test_project(to_twin: ToTwin, dim: int, factor: float, limit: float) -> None:
+    radius, matrices, rows = slice_case(dim, factor, seed=1)
+    volume = complex_noise(np.random.default_rng(2), 2 * radius + 1, 2 * radius + 1, radius + 2)
+    n_sample = int(rows[:, 3].sum())
+    r2_max = limit * (radius - 1) ** 2
+    expected = project_cpu(volume, matrices, rows, n_sample, r2_max)
+    found = to_host(_cuda.launch_project(to_twin(volume), to_twin(matrices), rows, n_sample, r2_max))
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+    cached = to_twin(_cuda.expand_rows(rows))
+    again = _cuda.launch_project(to_twin(volume), to_twin(matrices), cached, n_sample, r2_max)
+    np.testing.assert_array_equal(to_host(again), found)
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("factor", [1.0, 2.0, 1.37])
+@pytest.mark.parametrize("dim", [2, 3])
+@pytest.mark.parametrize("slab", [(0.0, 1.0), (0.3, 0.7), (0.5, 0.55)])
+def test_backproject(to_twin: ToTwin, slab: tuple[float, float], dim: int, factor: float, limit: float) -> None:
+    rng = np.random.default_rng(3)
+    radius, matrices, rows = slice_case(dim, factor, seed=4)
+    shape = (2 * radius + 1, 2 * radius + 1, radius + 2)
+    n_sample = int(rows[:, 3].sum())
+    values = complex_noise(rng, len(matrices), n_sample)
+    amounts = rng.uniform(size=len(matrices)).astype(np.float32)
+    sample_weight = rng.uniform(size=n_sample).astype(np.float32)
+    data, weight = complex_noise(rng, *shape), rng.uniform(size=shape).astype(np.float32)
+    limits = (limit * (radius - 1) ** 2, *(int(part * shape[0]) for part in slab))
+    twin_data, twin_weight = to_twin(data.copy()), to_twin(weight.copy())
+    arrays = (to_twin(array) for array in (matrices, values, amounts, sample_weight))
+    _cuda.launch_backproject(twin_data, twin_weight, *arrays, rows, *limits)
+    backproject_cpu(data, weight, matrices, values, amounts, sample_weight, rows, *limits)
+    np.testing.assert_allclose(to_host(twin_data), data, atol=1e-4)
+    np.testing.assert_allclose(to_host(twin_weight), weight, atol=1e-4)
+
+
+def test_nothing_to_do_is_no_launch(to_twin: ToTwin) -> None:
+    rows = half_disc(3)
+    n_sample = int(rows[:, 3].sum())
+    volume, none = to_twin(np.zeros((15, 15, 9), np.complex64)), to_twin(np.zeros((0, 3, 3), np.float32))
+    assert _cuda.launch_project(volume, none, rows, n_sample, 9.0).shape == (0, n_sample)
+
+
+def test_a_kernel_never_writes_to_a_copy(to_twin: ToTwin) -> None:
+    rows = half_disc(2)
+    n_sample = int(rows[:, 3].sum())
+    data, weight = to_twin(np.zeros((15, 15, 9), np.complex128)), to_twin(np.zeros((15, 15, 9), np.float32))
+    ones = to_twin(np.ones(n_sample, np.float32))
+    values = to_twin(np.ones((1, n_sample), np.complex64))
+    with pytest.raises(ValueError, match="complex64"):
+        _cuda.launch_backproject(data, weight, to_twin(sampling_matrices(1, 1, 0)), values, ones, ones, rows, 9, 0, 15)
+
+
+def test_expanded_rows_list_every_sample_once() -> None:
+    rows = half_disc(4, dim=3)
+    coordinates = _cuda.expand_rows(rows)
+    assert len(np.unique(coordinates, axis=0)) == len(coordinates) == rows[:, 3].sum()
+    assert tuple(coordinates[0]) == (0, 0, 0)
+    z, y, x_start, n, offset = rows[7]
+    np.testing.assert_array_equal(coordinates[offset : offset + n, 0], np.arange(x_start, x_start + n))
+    assert np.all(coordinates[offset : offset + n, 1:] == (y, z))
