@@ -1,0 +1,66 @@
+"""Files that appear complete or not at all, and the sentences for the ways a file can fail."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from napari_autorefine.errors import InputError
+
+_LFS_STAMP = b"version https://git-lfs"
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary name beside ``path``; rename it to ``path`` when the block ends without an error.
+
+    The temporary file is removed when the block fails; a missing folder is made.
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        os.replace(temporary, target)
+    except OSError as error:
+        raise write_error(target, error) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_error(path: Path, error: OSError) -> InputError:
+    """Return the sentence for a file that cannot be written."""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return InputError(f"{path} cannot be written: no space left on the disc; free some or choose another folder.")
+    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        return InputError(f"{path} cannot be written: no permission; choose another folder.")
+    return InputError(f"{path} cannot be written: {error.strerror or error}.")
+
+
+def read_error(path: str | os.PathLike[str], error: OSError) -> InputError:
+    """Return the sentence for a file that cannot be read."""
+    if isinstance(error, FileNotFoundError):
+        return InputError(f"{path} does not exist; check the name and the folder the command is started in.")
+    if isinstance(error, IsADirectoryError):
+        return InputError(f"{path} is a folder, not a file.")
+    if isinstance(error, PermissionError):
+        return InputError(f"{path} cannot be read: no permission.")
+    return InputError(f"{path} cannot be read: {error.strerror or error}.")
+
+
+def first_bytes(path: str | os.PathLike[str], n_byte: int = 1024) -> bytes:
+    """Return the first bytes of a file that is neither missing, empty nor a git-LFS pointer."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(n_byte)
+    except OSError as error:
+        raise read_error(path, error) from error
+    if not head:
+        raise InputError(f"{path} is empty (0 bytes); copy or make it again.")
+    if head.startswith(_LFS_STAMP):
+        raise InputError(f"{path} is a git-LFS pointer, not the file itself; run `git lfs pull` in its repository.")
+    return head

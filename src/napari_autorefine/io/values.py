@@ -1,0 +1,120 @@
+"""Values of STAR tables: text to numbers and back without losing a digit or a name."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from napari_autorefine.errors import InputError
+
+_TEXT_LABEL = re.compile(r"Name|(File|Image|Path|Directory|Label|SymmetryGroup|Scheme|Value|Variable|Comment)$")
+_NAN = frozenset({"nan", "NaN", "-nan", "<NA>"})
+_INT64 = np.iinfo(np.int64)
+_MUST_QUOTE = re.compile(r"\s|^[\"'#_;]|^data_|^loop_|^$")
+
+
+def is_text_label(label: str) -> bool:
+    """Tell whether a column holds names, so that ``0012`` stays ``0012``."""
+    return bool(_TEXT_LABEL.search(label))
+
+
+def _float_of(text: str) -> float:
+    """Return the number in ``text``; unlike ``float``, refuse underscores."""
+    if text in _NAN:
+        return math.nan
+    if "_" in text:
+        raise ValueError(text)
+    return float(text)
+
+
+def _integers(column: Sequence[str]) -> np.ndarray | None:
+    """Return int64 values when every text is the plain form of its integer."""
+    try:
+        values = list(map(int, column))
+    except ValueError:
+        return None
+    if list(map(str, values)) != list(column) or min(values) < _INT64.min or max(values) > _INT64.max:
+        return None
+    return np.array(values, np.int64)
+
+
+def _floats(column: Sequence[str]) -> np.ndarray | None:
+    """Return float64 values, or None when a text is no number or has needless leading zeros."""
+    try:
+        values = np.array(list(map(float, column)))
+    except ValueError:
+        try:
+            values = np.array(list(map(_float_of, column)))
+        except ValueError:
+            return None
+    whole = [text for text in column if "." not in text]
+    if any("_" in text or (text.lstrip("+-")[:1] == "0" and text.lstrip("+-")[1:2].isdigit()) for text in whole):
+        return None
+    return values
+
+
+def parse_column(label: str, column: Sequence[str], *, as_text: bool = False) -> np.ndarray:
+    """Return a column as int64, float64 or object (text).
+
+    Parameters
+    ----------
+    label : label without the leading underscore
+    column : (n_row,) texts
+    as_text : keep the texts whatever they are
+    """
+    if not as_text and not is_text_label(label):
+        values = _integers(column) if "." not in column[0] else None
+        if values is None and label.startswith("rln"):
+            values = _floats(column)
+        if values is not None:
+            return values
+    shared: dict[str, str] = {}
+    texts = np.empty(len(column), object)
+    texts[:] = [shared.setdefault(text, text) for text in column]
+    return texts
+
+
+def parse_value(label: str, text: str) -> str | int | float:
+    """Return one value of a list table."""
+    value = parse_column(label, (text,))[0]
+    return value if isinstance(value, str) else value.item()  # type: ignore[no-any-return]
+
+
+def format_column(column: np.ndarray) -> list[str]:
+    """Return the texts of a column, aligned as RELION does."""
+    if column.dtype.kind == "f":
+        return _format_floats(column)
+    if column.dtype.kind in "iub":
+        return [f"{value:12d}" for value in column.tolist()]
+    return [format_value(value) for value in column.tolist()]
+
+
+def _format_floats(column: np.ndarray) -> list[str]:
+    """Six decimals where they keep the value, else the shortest text that reads back as the same number."""
+    values = column.astype(np.float64)
+    size = np.abs(values)
+    with np.errstate(invalid="ignore", over="ignore"):
+        plain = (np.rint(values * 1e6) / 1e6 == values) & (size <= 1e5) & ((size >= 1e-3) | (size == 0))
+    if plain.all():
+        return ["%12.6f" % value for value in values.tolist()]
+    texts = column.astype(str).tolist() if column.dtype != np.float64 else map(repr, values.tolist())
+    rows = zip(values.tolist(), plain.tolist(), texts, strict=True)
+    return ["%12.6f" % value if is_plain else f"{text:>12}" for value, is_plain, text in rows]
+
+
+def format_value(value: Any) -> str:
+    """Return the text of one value."""
+    if isinstance(value, (bool, np.bool_, int, np.integer)):
+        return f"{int(value):12d}"
+    if isinstance(value, (float, np.floating)):
+        return _format_floats(np.array([value]))[0]
+    text = str(value)
+    if not _MUST_QUOTE.search(text):
+        return f"{text:>10}"
+    if "\n" in text or "\r" in text or ('"' in text and "'" in text):
+        raise InputError(f"the text {text!r} cannot be written to a STAR file: it has a line break or both quotes.")
+    return f"'{text}'" if '"' in text else f'"{text}"'
