@@ -11,6 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from napari_autorefine.kernels import _cuda
 from napari_autorefine.kernels.backproject import backproject_cpu
+from napari_autorefine.kernels.ctf import ctf
 from napari_autorefine.kernels.project import project_cpu
 from napari_autorefine.xp import to_host
 
@@ -70,14 +71,17 @@ def test_project(to_twin: ToTwin, dim: int, factor: float, limit: float) -> None
 @pytest.mark.parametrize("factor", [1.0, 2.0, 1.37])
 @pytest.mark.parametrize("dim", [2, 3])
 @pytest.mark.parametrize("slab", [(0.0, 1.0), (0.3, 0.7), (0.5, 0.55)])
-def test_backproject(to_twin: ToTwin, slab: tuple[float, float], dim: int, factor: float, limit: float) -> None:
+@pytest.mark.parametrize("has_own_weights", [False, True])
+def test_backproject(
+    to_twin: ToTwin, has_own_weights: bool, slab: tuple[float, float], dim: int, factor: float, limit: float
+) -> None:
     rng = np.random.default_rng(3)
     radius, matrices, rows = slice_case(dim, factor, seed=4)
     shape = (2 * radius + 1, 2 * radius + 1, radius + 2)
     n_sample = int(rows[:, 3].sum())
     values = complex_noise(rng, len(matrices), n_sample)
     amounts = rng.uniform(size=len(matrices)).astype(np.float32)
-    sample_weight = rng.uniform(size=n_sample).astype(np.float32)
+    sample_weight = rng.uniform(size=(len(matrices), n_sample) if has_own_weights else n_sample).astype(np.float32)
     data, weight = complex_noise(rng, *shape), rng.uniform(size=shape).astype(np.float32)
     limits = (limit * (radius - 1) ** 2, *(int(part * shape[0]) for part in slab))
     twin_data, twin_weight = to_twin(data.copy()), to_twin(weight.copy())
@@ -86,6 +90,25 @@ def test_backproject(to_twin: ToTwin, slab: tuple[float, float], dim: int, facto
     backproject_cpu(data, weight, matrices, values, amounts, sample_weight, rows, *limits)
     np.testing.assert_allclose(to_host(twin_data), data, atol=1e-4)
     np.testing.assert_allclose(to_host(twin_weight), weight, atol=1e-4)
+
+
+@pytest.mark.parametrize("is_first_peak_intact", [False, True])
+@pytest.mark.parametrize("decay", [0.0, 12.5])
+def test_ctf(to_twin: ToTwin, decay: float, is_first_peak_intact: bool) -> None:
+    rng = np.random.default_rng(5)
+    frequencies = rng.uniform(-0.35, 0.35, size=(301, 2))
+    frequencies[0] = 0
+    defocus = rng.uniform(2000, 40000, size=(6, 3)) * (-0.0619, 1e-3, -0.0619)
+    offset = rng.uniform(-0.3, 0.1, size=6)
+    parameters = np.column_stack([defocus, np.full(6, 323.0), offset, np.full(6, decay), rng.uniform(0.5, 2, size=6)])
+    parameters[0, 4], parameters[5, 6] = 0, 1e-9
+    extra = rng.normal(scale=0.2, size=301)
+    extra[0] = 0
+    expected = ctf(parameters, frequencies, extra, is_first_peak_intact)
+    found = to_host(_cuda.launch_ctf(to_twin(parameters), frequencies, extra, is_first_peak_intact))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert found.dtype == expected.dtype == np.float32
+    assert np.all(np.abs(found) >= np.float32(1e-8))
 
 
 def test_nothing_to_do_is_no_launch(to_twin: ToTwin) -> None:

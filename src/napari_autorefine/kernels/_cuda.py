@@ -102,6 +102,7 @@ def launch_backproject(
         xp.ascontiguousarray(values, dtype=xp.complex64),
         xp.ascontiguousarray(amounts, dtype=xp.float32),
         xp.ascontiguousarray(sample_weight, dtype=xp.float32),
+        np.int32(n_sample if sample_weight.size > n_sample else 0),
         _coordinates(rows, xp),
         np.int32(n_sample),
         np.float32(r2_max),
@@ -116,3 +117,21 @@ def _writable(array: Any, dtype: Any) -> Any:
     if array.dtype != dtype or not array.flags.c_contiguous:
         raise ValueError(f"a kernel writes to a C-contiguous {np.dtype(dtype)} array, got {array.dtype} or strides")
     return array
+
+
+def launch_ctf(parameters: Any, frequencies: Any, extra_phase: Any, is_first_peak_intact: bool) -> Any:
+    """Twin of :func:`napari_autorefine.kernels.ctf.ctf`."""
+    xp = array_module(parameters)
+    values = xp.empty((len(parameters), len(frequencies)), dtype=xp.float32)
+    if values.size:
+        arguments = (
+            xp.ascontiguousarray(parameters, dtype=xp.float64),
+            np.int32(len(parameters)),
+            xp.ascontiguousarray(xp.asarray(frequencies), dtype=xp.float64),
+            np.int32(len(frequencies)),
+            xp.ascontiguousarray(xp.asarray(extra_phase), dtype=xp.float64),
+            np.int32(is_first_peak_intact),
+            values,
+        )
+        load_kernel("ctf", parameters)(_slice_grid(*values.shape), (THREADS,), arguments)
+    return values

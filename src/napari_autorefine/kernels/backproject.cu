@@ -1,12 +1,13 @@
 // Slice insertion, the exact adjoint of slice extraction and the CUDA twin of backproject.py.
 //
 //     data[v]   += w_v(q) values[o, k]                      w_v = trilinear weight of voxel v at q = M_o (x_k, y_k, z_k)
-//     weight[v] += w_v(q) amounts[o] sample_weight[k]
+//     weight[v] += w_v(q) amounts[o] sample_weight[o, k]
 //
 // data (n_z, n_y, n_x) complex64 and weight, same shape, float32: centred in z and y, x >= 0; points with x < 0 go to
 // their Friedel mate, conjugated. matrices (n_rot, 3, 3) float32; coordinates (n_sample, 3) int32, order x, y, z;
-// values (n_rot, n_sample) complex64; amounts (n_rot,) and sample_weight (n_sample,) float32. Sample 0 (DC) is kept
-// apart by the caller, so it is skipped here; so are points with |q|^2 > r2_max and planes outside [z_begin, z_end).
+// values (n_rot, n_sample) complex64; amounts (n_rot,) float32; sample_weight float32, row o at o * weight_stride: a
+// stride of 0 is one row for all. Sample 0 (DC) is kept apart by the caller, so it is skipped here; so are points with
+// |q|^2 > r2_max and planes outside [z_begin, z_end).
 // One thread adds one sample to eight voxels with float32 atomics: results agree between runs to rounding.
 // Deviation from RELION (backprojector.cpp): the last pixel of a row is not lost.
 #include "common.cuh"
@@ -14,7 +15,7 @@
 extern "C" __global__ void backproject(
     Complex* data, float* weight, int n_z, int n_y, int n_x, const float* __restrict__ matrices, int n_rot,
     const Complex* __restrict__ values, const float* __restrict__ amounts, const float* __restrict__ sample_weight,
-    const int* __restrict__ coordinates, int n_sample, float r2_max, int z_begin, int z_end) {
+    int weight_stride, const int* __restrict__ coordinates, int n_sample, float r2_max, int z_begin, int z_end) {
     const int rotation = blockIdx.x;
     const int radius = (n_z - 1) / 2;
     const int stride = gridDim.y * blockDim.x;
@@ -28,7 +29,7 @@ extern "C" __global__ void backproject(
             continue;
         }
         const Complex value = values[(long long)rotation * n_sample + k];
-        const float amount = amounts[rotation] * sample_weight[k];
+        const float amount = amounts[rotation] * sample_weight[(long long)rotation * weight_stride + k];
         for (int corner = 0; corner < 8; ++corner) {
             const int dx = corner & 1, dy = (corner >> 1) & 1, dz = corner >> 2;
             const int iz = cell.iz + dz;
