@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import types
 import typing
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal, TypeVar, Union
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from napari_autorefine.errors import InputError
@@ -16,7 +18,7 @@ SAME: Any = object()
 """``Param.relion_default`` when RELION's own default is the same as ours."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Param:
     """What a form, a help text and a command line need to know about one field; sits in its ``Annotated`` type.
 
@@ -26,12 +28,11 @@ class Param:
     help : one sentence
     group : tab of the form, heading of the help text
     unit : ``"A"``, ``"px"``, ``"deg"`` or empty
-    flags : names on the command line, the first is the one shown; without any, the field's name
+    flags : names on the command line, the first is the one shown; without any, the field's name less its unit
     off_flags : names that switch a boolean off, besides ``no_<flag>``
     minimum, maximum : bounds; the minimum itself is not allowed when ``is_above_minimum``
     relion_default : value that RELION's program takes when the option is absent; booleans are then False
     bare_value : value of an option that is given without one
-    is_positional : given without a flag on the command line
     is_advanced : hidden behind a fold in forms
     file_kind : what a path points at
     """
@@ -39,6 +40,7 @@ class Param:
     label: str
     help: str
     group: str = "Main"
+    _: KW_ONLY
     unit: str = ""
     flags: tuple[str, ...] = ()
     off_flags: tuple[str, ...] = ()
@@ -47,7 +49,6 @@ class Param:
     is_above_minimum: bool = False
     relion_default: Any = SAME
     bare_value: Any = None
-    is_positional: bool = False
     is_advanced: bool = False
     file_kind: Literal["", "read", "write", "folder"] = ""
 
@@ -72,14 +73,15 @@ class FieldRecord:
     @property
     def flags(self) -> tuple[str, ...]:
         """Command-line names without dashes; the field's own name is always one of them."""
-        return tuple(dict.fromkeys((*self.param.flags, self.name)))
+        shown = self.param.flags or (re.sub(r"_(A|px|deg|kV|mm)$", "", self.name),)
+        return tuple(dict.fromkeys((*shown, self.name)))
 
     @property
     def relion_default(self) -> Any:
         """Value taken for a line copied from RELION that lacks this option."""
         if self.param.relion_default is not SAME:
             return self.param.relion_default
-        return False if self.base_type is bool and self.param.flags else self.default
+        return False if self.base_type is bool else self.default
 
 
 class JobParams(BaseModel):
@@ -107,12 +109,11 @@ def _check_bound(record: FieldRecord, value: Any) -> None:
         raise ValueError(f"{record.flags[0]} must be at most {param.maximum:g}, it is {value:g}")
 
 
-def describe(cls: type[JobParams]) -> tuple[FieldRecord, ...]:
+def describe(cls: type[BaseModel]) -> tuple[FieldRecord, ...]:
     """Return the fields of a parameter class in order, as plain records."""
     records = []
     for name, info in cls.model_fields.items():
-        params = [item for item in info.metadata if isinstance(item, Param)]
-        param = params[0] if params else Param(label=name, help=info.description or "")
+        param = next((item for item in info.metadata if isinstance(item, Param)), None) or _plain_param(name, info)
         base_type, is_optional, is_sequence, choices = _unwrap(info.annotation)
         default = None if info.default is PydanticUndefined else info.default
         records.append(
@@ -130,6 +131,21 @@ def describe(cls: type[JobParams]) -> tuple[FieldRecord, ...]:
     return tuple(records)
 
 
+def _plain_param(name: str, info: FieldInfo) -> Param:
+    """Make a ``Param`` from an ordinary pydantic field: its description and its bounds."""
+    bounds = {type(item).__name__: item for item in info.metadata}
+    low = getattr(bounds.get("Ge"), "ge", None)
+    above = getattr(bounds.get("Gt"), "gt", None)
+    high = getattr(bounds.get("Le"), "le", None)
+    return Param(
+        name.replace("_", " ").capitalize(),
+        info.description or "",
+        minimum=low if above is None else above,
+        is_above_minimum=above is not None,
+        maximum=high,
+    )
+
+
 def _unwrap(annotation: Any) -> tuple[type, bool, bool, tuple[Any, ...]]:
     is_optional = is_sequence = False
     if typing.get_origin(annotation) in (Union, types.UnionType):
@@ -145,7 +161,7 @@ def _unwrap(annotation: Any) -> tuple[type, bool, bool, tuple[Any, ...]]:
     return annotation, is_optional, is_sequence, ()
 
 
-Model = TypeVar("Model", bound=JobParams)
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def make_params(cls: type[Model], values: dict[str, Any]) -> Model:
@@ -156,7 +172,7 @@ def make_params(cls: type[Model], values: dict[str, Any]) -> Model:
         raise InputError(_one_sentence(cls, error)) from error
 
 
-def _one_sentence(cls: type[JobParams], error: ValidationError) -> str:
+def _one_sentence(cls: type[BaseModel], error: ValidationError) -> str:
     flags = {record.name: record.flags[0] for record in describe(cls)}
     parts = []
     for item in error.errors():

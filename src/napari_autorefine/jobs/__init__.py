@@ -7,33 +7,37 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import BaseModel
+
 from napari_autorefine.events import Event
-from napari_autorefine.params import ForeignOption, JobParams
+from napari_autorefine.params import ForeignOption
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One job. Module ``napari_autorefine.jobs.<name>`` is only imported when the job is used.
 
-    The module has a class ``params_class`` and a function ``<name>(params) -> Iterator[Event]``.
+    The module has a pydantic class ``params_class`` and a function ``<name>(params) -> Iterator[Event]``;
+    ``positional`` is the parameter that is given without a flag on the command line.
     """
 
     name: str
     title: str
     params_class: str
+    positional: str = ""
 
-    def params(self) -> type[JobParams]:
-        """Parameter class of the job."""
-        found: type[JobParams] = getattr(self._module(), self.params_class)
+    def params(self) -> type[BaseModel]:
+        """Return the parameter class of the job."""
+        found: type[BaseModel] = getattr(self._module(), self.params_class)
         return found
 
     def function(self) -> Callable[[Any], Iterator[Event]]:
-        """Generator function that runs the job."""
+        """Return the generator function that runs the job."""
         found: Callable[[Any], Iterator[Event]] = getattr(self._module(), self.name)
         return found
 
     def foreign_options(self) -> Mapping[str, ForeignOption]:
-        """Options of RELION's program that are accepted or refused with a reason."""
+        """Return options of RELION's program that are accepted or refused with a reason."""
         found: Mapping[str, ForeignOption] = getattr(self._module(), "FOREIGN_OPTIONS", {})
         return found
 
@@ -45,9 +49,9 @@ JOBS: dict[str, Job] = {
     job.name: job
     for job in (
         Job(name="refine", title="3D auto-refinement of particles, to convergence", params_class="RefineParams"),
-        Job(name="simulate", title="Make a particle set from atoms", params_class="SimulateParams"),
+        Job(name="simulate", title="Make a particle set from atoms", params_class="SimulateParams", positional="model"),
         Job(name="rebox", title="Change pixel size and box of a map", params_class="ReboxParams"),
-        Job(name="info", title="Describe MRC and STAR files", params_class="InfoParams"),
+        Job(name="info", title="Describe MRC and STAR files", params_class="InfoParams", positional="files"),
         Job(name="demo", title="Simulate, refine and report in a few minutes", params_class="DemoParams"),
     )
 }

@@ -1,0 +1,88 @@
+"""Options of relion_refine without a meaning here: accepted with a reason, or refused as they change the run."""
+
+from __future__ import annotations
+
+from napari_autorefine.params import ForeignOption
+
+_AUTOMATIC = "every refinement here is an auto-refinement of two half-sets"
+_PARALLEL = "work is shared between threads and devices automatically"
+_DISC = "nothing is exchanged through the disc or the network"
+_MEMORY = "memory is planned automatically"
+_STATIC = "it only matters for classification, and this is an auto-refinement"
+
+
+def _accept(reason: str, n_value: int = 0) -> ForeignOption:
+    return ForeignOption(reason=reason, n_value=n_value)
+
+
+def _refuse(what: str, n_value: int = 0, harmless: tuple[str, ...] = ()) -> ForeignOption:
+    return ForeignOption(reason=f"{what} is not supported", n_value=n_value, is_refused=True, harmless=harmless)
+
+
+_ACCEPTED = {
+    "auto_refine": _accept(_AUTOMATIC),
+    "split_random_halves": _accept(_AUTOMATIC),
+    "iter": _accept("the refinement stops by itself when it has converged", 1),
+    "pool": _accept(_PARALLEL, 1),
+    "dont_combine_weights_via_disc": _accept(_DISC),
+    "no_parallel_disc_io": _accept("images are read ahead by one thread"),
+    "onthefly_shifts": _accept(_MEMORY),
+    "keep_free_scratch": _accept("the copy stops with a message when the scratch folder is full", 1),
+    "reuse_scratch": _accept("stacks already in the scratch folder are recognised by size and date"),
+    "keep_scratch": _accept("the scratch copy is removed at the end"),
+    "free_gpu_memory": _accept(_MEMORY, 1),
+    "pipeline_control": _accept("there is no RELION pipeline to report to", 1),
+    "verb": _accept("progress is always shown", 1),
+    "r_min_nn": _accept("interpolation is linear at every radius", 1),
+    "failsafe_threshold": _accept("scores are kept as logarithms, so no image can lose all its orientations", 1),
+    "allow_coarser_sampling": _accept(_STATIC),
+    "psi_step": _accept("the in-plane step follows the angular order in an auto-refinement", 1),
+    "print_metadata_labels": _accept("labels are described in RELION's documentation"),
+    "ctf_corrected_ref": _accept("a reference is always taken as free of CTF"),
+    "pad_ctf": _accept("RELION 5 no longer does it either"),
+    "skip_maximize": _accept(_AUTOMATIC),
+    "grad": _accept(_AUTOMATIC),
+    "maxsig_per_class": _accept(_STATIC, 1),
+    "helical_nr_asu": _accept("particles are not helical", 1),
+    "helical_rise_initial": _accept("particles are not helical", 1),
+    "helical_twist_initial": _accept("particles are not helical", 1),
+    "helical_z_percentage": _accept("particles are not helical", 1),
+    "ignore_helical_symmetry": _accept("particles are not helical"),
+}
+
+_REFUSED = {
+    "K": _refuse("More than one class", 1, ("1",)),
+    "helix": _refuse("Helical refinement"),
+    "solvent_mask2": _refuse("A second solvent mask", 1, ("None", "")),
+    "lowpass_mask": _refuse("A low-pass mask", 1, ("None", "")),
+    "lowpass": _refuse("A low-pass mask", 1, ("0",)),
+    "tau": _refuse("A fixed tau2 spectrum", 1, ("None", "")),
+    "local_symmetry": _refuse("Local symmetry", 1, ("None", "")),
+    "relax_sym": _refuse("Relaxed symmetry", 1, ("",)),
+    "denovo_3dref": _refuse("An initial model from random orientations"),
+    "limit_tilt": _refuse("A tilt limit", 1, ("-91",)),
+    "sigma_ang": _refuse("A fixed width of angular priors", 1, ("-1",)),
+    "sigma_rot": _refuse("A fixed width of angular priors", 1, ("-1",)),
+    "sigma_tilt": _refuse("A fixed width of angular priors", 1, ("-1",)),
+    "sigma_psi": _refuse("A fixed width of angular priors", 1, ("-1",)),
+    "skip_align": _refuse("Refinement without alignment"),
+    "skip_rotate": _refuse("Refinement without rotation"),
+    "bimodal_psi": _refuse("Bimodal psi search"),
+    "fourier_mask": _refuse("A Fourier mask", 1, ("None", "")),
+    "ctf_phase_flipped": _refuse("Phase-flipped data"),
+    "only_flip_phases": _refuse("Phase flipping only"),
+    "sgd": _refuse("Stochastic gradient descent"),
+    "stochastic_em": _refuse("Stochastic expectation-maximization"),
+    "NN": _refuse("Nearest-neighbour interpolation"),
+    "strict_lowres_exp": _refuse("A low-resolution limit of the search", 1, ("-1",)),
+    "always_cc": _refuse("Cross-correlation in every iteration"),
+    "fast_subsets": _refuse("Fast subsets"),
+    "external_reconstruct": _refuse("External reconstruction"),
+    "blush": _refuse("Blush regularisation"),
+    "ios": _refuse("A tomography optimisation set", 1),
+    "tomograms": _refuse("Tomography input", 1),
+    "trajectories": _refuse("Tomography input", 1),
+    "force_converge": _refuse("Forced convergence"),
+}
+FOREIGN_OPTIONS = {**_ACCEPTED, **_REFUSED}
+"""Name (without dashes) of each option of relion_refine that is no parameter of ours."""
