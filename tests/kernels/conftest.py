@@ -62,7 +62,19 @@ def cxx_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cuda_on_host")
 
 
-@pytest.fixture(params=["c++", pytest.param("cuda", marks=pytest.mark.gpu)])
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker of the tests that need a GPU."""
+    config.addinivalue_line("markers", "gpu: runs on a CUDA device, when there is one and CuPy is installed")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run every test of a CUDA twin on the host and on the GPU."""
+    if "to_twin" in metafunc.fixturenames:
+        where = ["c++", pytest.param("cuda", marks=pytest.mark.gpu)]
+        metafunc.parametrize("to_twin", where, indirect=True)
+
+
+@pytest.fixture
 def to_twin(request: pytest.FixtureRequest, cxx_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], Any]:
     """Move an array to where the CUDA twin runs: the GPU, or the host with the sources compiled as C++."""
     if request.param == "cuda":
