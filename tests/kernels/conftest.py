@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -18,26 +19,28 @@ from napari_autorefine.xp import gpu_count
 
 SHIM = Path(__file__).parent / "cuda_shim.h"
 COMPILER = next((found for name in ("g++", "clang++", "c++") if (found := shutil.which(name))), None)
+ENTRY = """extern "C" int run_{name}(const unsigned* shape, void** arguments, int n_arguments) {{
+    return run({name}, shape, arguments, n_arguments);
+}}
+"""
 CXX_OPTIONS = ("-std=c++14", "-O1", "-shared", "-fPIC", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror")
 CXX_EXTRA = ("-Wno-unknown-pragmas", "-Wno-unused-function", "-Wno-missing-field-initializers")
 
 
 @functools.cache
-def compile_for_host(name: str, options: tuple[str, ...], folder: Path) -> Any:
-    """Compile ``name``.cu as C++ behind the shim; return its entry point."""
+def compile_for_host(stem: str, options: tuple[str, ...], folder: Path) -> Any:
+    """Compile ``stem``.cu as C++ behind the shim; return the library, with a ``run_…`` for every kernel."""
     assert COMPILER is not None
-    source = folder / f"{name}.cpp"
-    entry = (
-        f'extern "C" int launch(const unsigned* shape, void** arguments, int n_arguments) {{\n'
-        f"    return run({name}, shape, arguments, n_arguments);\n}}\n"
-    )
-    source.write_text(f'#include "{SHIM}"\n{_load.read_source(name)}\n{entry}', encoding="utf-8")
-    library = folder / f"{name}-{abs(hash(options))}.so"
+    code = _load.read_source(stem)
+    entries = [ENTRY.format(name=name) for name in re.findall(r"__global__ void (\w+)\(", code)]
+    source = folder / f"{stem}.cpp"
+    source.write_text("\n".join([f'#include "{SHIM}"', code, *entries]), encoding="utf-8")
+    library = folder / f"{stem}-{abs(hash(options))}.so"
     defines = [option for option in options if option.startswith("-D")]
     command = [COMPILER, *CXX_OPTIONS, *CXX_EXTRA, *defines, str(source), "-o", str(library)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return ctypes.CDLL(str(library)).launch
+    return ctypes.CDLL(str(library))
 
 
 def launch_on_host(entry: Any, grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]) -> None:
@@ -84,8 +87,9 @@ def to_twin(request: pytest.FixtureRequest, cxx_folder: Path, monkeypatch: pytes
     if COMPILER is None:
         pytest.skip("no C++ compiler to run the CUDA sources on the host")
 
-    def load_kernel(name: str, array: Any, options: tuple[str, ...] = ()) -> Callable[..., None]:
-        return functools.partial(launch_on_host, compile_for_host(name, options, cxx_folder))
+    def load_kernel(stem: str, array: Any, *, name: str = "", options: tuple[str, ...] = ()) -> Callable[..., None]:
+        library = compile_for_host(stem, options, cxx_folder)
+        return functools.partial(launch_on_host, getattr(library, f"run_{name or stem}"))
 
     monkeypatch.setattr(_cuda, "load_kernel", load_kernel)
     return np.asarray

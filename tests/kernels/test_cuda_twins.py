@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 from napari_autorefine.kernels import _cuda
 from napari_autorefine.kernels.backproject import backproject_cpu
 from napari_autorefine.kernels.ctf import ctf
+from napari_autorefine.kernels.moments import posterior_moments, weighted_power
 from napari_autorefine.kernels.project import project_cpu
 from napari_autorefine.xp import to_host
 
@@ -109,6 +110,19 @@ def test_ctf(to_twin: ToTwin, decay: float, is_first_peak_intact: bool) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert found.dtype == expected.dtype == np.float32
     assert np.all(np.abs(found) >= np.float32(1e-8))
+
+
+@pytest.mark.parametrize("n_rot", [1, 77])
+@pytest.mark.parametrize("n_sample", [5, 300])
+def test_moments(to_twin: ToTwin, n_sample: int, n_rot: int) -> None:
+    rng = np.random.default_rng(6)
+    slices, averaged = complex_noise(rng, n_rot, n_sample), complex_noise(rng, n_rot, n_sample)
+    weights, amounts = rng.uniform(size=n_sample).astype(np.float32), rng.uniform(size=n_rot).astype(np.float32)
+    power = _cuda.launch_weighted_power(to_twin(slices), to_twin(weights))
+    np.testing.assert_allclose(to_host(power), weighted_power(slices, weights), rtol=1e-5)
+    found = _cuda.launch_posterior_moments(to_twin(slices), to_twin(averaged), to_twin(amounts))
+    for one, expected in zip(found, posterior_moments(slices, averaged, amounts), strict=True):
+        np.testing.assert_allclose(to_host(one), expected, rtol=1e-5, atol=1e-5 * n_rot)
 
 
 def test_nothing_to_do_is_no_launch(to_twin: ToTwin) -> None:

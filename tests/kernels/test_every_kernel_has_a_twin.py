@@ -10,26 +10,27 @@ from napari_autorefine.kernels import _cuda, _load
 
 PYTHON = {path.stem for path in _load.FOLDER.glob("*.py") if not path.stem.startswith("_")}
 CUDA = {path.stem for path in _load.FOLDER.glob("*.cu")}
+KERNELS = sorted(name for stem in CUDA for name in re.findall(r"__global__ void (\w+)\(", _load.read_source(stem)))
 
 
 def test_every_file_has_its_twin() -> None:
     assert PYTHON == CUDA
 
 
-@pytest.mark.parametrize("stem", sorted(CUDA))
-def test_the_source_defines_the_kernel_of_its_name(stem: str) -> None:
-    assert re.search(rf'extern "C" __global__ void {stem}\(', _load.read_source(stem))
+@pytest.mark.parametrize("name", KERNELS)
+def test_every_kernel_has_a_launch_function(name: str) -> None:
+    assert callable(getattr(_cuda, f"launch_{name}"))
 
 
-@pytest.mark.parametrize("stem", sorted(CUDA))
-def test_every_kernel_has_a_launch_function(stem: str) -> None:
-    assert callable(getattr(_cuda, f"launch_{stem}"))
-
-
-@pytest.mark.parametrize("stem", sorted(CUDA))
-def test_every_twin_pair_is_compared(stem: str) -> None:
+@pytest.mark.parametrize("name", KERNELS)
+def test_every_twin_pair_is_compared(name: str) -> None:
     compared = (_load.FOLDER.parents[2] / "tests" / "kernels" / "test_cuda_twins.py").read_text(encoding="utf-8")
-    assert f"_cuda.launch_{stem}(" in compared
+    assert f"_cuda.launch_{name}(" in compared
+
+
+@pytest.mark.parametrize("stem", sorted(CUDA))
+def test_every_source_has_a_kernel(stem: str) -> None:
+    assert 'extern "C" __global__ void' in _load.read_source(stem)
 
 
 def test_no_kernel_synchronizes_its_block() -> None:

@@ -44,8 +44,9 @@ def on_device(device: int) -> Any:
 def test_a_kernel_is_compiled_once_per_device_and_options(cupy: FakeCupy) -> None:
     first = _load.load_kernel("project", on_device(0))
     assert _load.load_kernel("project", on_device(0)) is first
+    assert _load.load_kernel("project", on_device(0), name="other")[0] == "other"
     assert _load.load_kernel("project", on_device(1)) is not first
-    _load.load_kernel("project", on_device(1), ("-DX=1",))
+    _load.load_kernel("project", on_device(1), options=("-DX=1",))
     assert cupy.compiled == [(0, _load.OPTIONS), (1, _load.OPTIONS), (1, (*_load.OPTIONS, "-DX=1"))]
 
 

@@ -1,13 +1,17 @@
-"""Launch side of the CUDA kernels: one function per kernel, same arguments in the same order as its numba twin."""
+"""Launch side of the CUDA kernels: one function per kernel, same arguments in the same order as its numba twin.
+
+The first argument lives on a device, which is the caller's current one; small tables may come from the host.
+"""
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
 
 from napari_autorefine.kernels._load import load_kernel
-from napari_autorefine.xp import array_module
+from napari_autorefine.xp import array_module, to_host
 
 THREADS = 128  # per block: a small multiple of the warp, no kernel needs more registers than this leaves
 _MAX_GRID_Y = 65535
@@ -22,7 +26,7 @@ def expand_rows(rows: np.ndarray) -> np.ndarray:
 
     Returns
     -------
-    (n_sample, 3) int32, order x, y, z; kept on the device by callers that launch more than once
+    (n_sample, 3) int32, order x, y, z; the kernels take it in place of the table
     """
     rows = np.asarray(rows, dtype=np.int64)
     z, y, x_start, n, offset = rows.T
@@ -35,11 +39,19 @@ def expand_rows(rows: np.ndarray) -> np.ndarray:
     return coordinates
 
 
-def _coordinates(rows: Any, xp: Any) -> Any:
-    """Sample frequencies on the device, from a row table (5 columns) or from such frequencies (3 columns)."""
+def _coordinates(rows: Any, like: Any) -> Any:
+    """Sample frequencies on the device of ``like``, from a row table (5 columns) or from :func:`expand_rows`."""
+    xp = array_module(like)
     if rows.shape[1] == 3:
-        return xp.ascontiguousarray(xp.asarray(rows), dtype=xp.int32)
-    return xp.asarray(expand_rows(rows if isinstance(rows, np.ndarray) else rows.get()))
+        return xp.asarray(rows, dtype=xp.int32, order="C")
+    table = np.ascontiguousarray(to_host(rows), dtype=np.int32)
+    return _expanded(table.tobytes(), xp, str(getattr(like, "device", "")))
+
+
+@functools.lru_cache(maxsize=8)
+def _expanded(table: bytes, xp: Any, device: str) -> Any:
+    """Frequencies of a row table, kept per device: a refinement uses few tables, each many times."""
+    return xp.asarray(expand_rows(np.frombuffer(table, dtype=np.int32).reshape(-1, 5)))
 
 
 def _slice_grid(n_rot: int, n_sample: int) -> tuple[int, int]:
@@ -60,11 +72,11 @@ def launch_project(volume: Any, matrices: Any, rows: Any, n_sample: int, r2_max:
     slices = xp.empty((n_rot, n_sample), dtype=xp.complex64)
     if slices.size:
         arguments = (
-            xp.ascontiguousarray(volume, dtype=xp.complex64),
+            xp.asarray(volume, dtype=xp.complex64, order="C"),
             *_shape(volume),
-            xp.ascontiguousarray(matrices, dtype=xp.float32),
+            xp.asarray(matrices, dtype=xp.float32, order="C"),
             np.int32(n_rot),
-            _coordinates(rows, xp),
+            _coordinates(rows, volume),
             np.int32(n_sample),
             np.float32(r2_max),
             slices,
@@ -97,13 +109,13 @@ def launch_backproject(
         _writable(data, xp.complex64),
         _writable(weight, xp.float32),
         *_shape(data),
-        xp.ascontiguousarray(matrices, dtype=xp.float32),
+        xp.asarray(matrices, dtype=xp.float32, order="C"),
         np.int32(n_rot),
-        xp.ascontiguousarray(values, dtype=xp.complex64),
-        xp.ascontiguousarray(amounts, dtype=xp.float32),
-        xp.ascontiguousarray(sample_weight, dtype=xp.float32),
+        xp.asarray(values, dtype=xp.complex64, order="C"),
+        xp.asarray(amounts, dtype=xp.float32, order="C"),
+        xp.asarray(sample_weight, dtype=xp.float32, order="C"),
         np.int32(n_sample if sample_weight.size > n_sample else 0),
-        _coordinates(rows, xp),
+        _coordinates(rows, data),
         np.int32(n_sample),
         np.float32(r2_max),
         np.int32(z_begin),
@@ -125,13 +137,50 @@ def launch_ctf(parameters: Any, frequencies: Any, extra_phase: Any, is_first_pea
     values = xp.empty((len(parameters), len(frequencies)), dtype=xp.float32)
     if values.size:
         arguments = (
-            xp.ascontiguousarray(parameters, dtype=xp.float64),
+            xp.asarray(parameters, dtype=xp.float64, order="C"),
             np.int32(len(parameters)),
-            xp.ascontiguousarray(xp.asarray(frequencies), dtype=xp.float64),
+            xp.asarray(frequencies, dtype=xp.float64, order="C"),
             np.int32(len(frequencies)),
-            xp.ascontiguousarray(xp.asarray(extra_phase), dtype=xp.float64),
+            xp.asarray(extra_phase, dtype=xp.float64, order="C"),
             np.int32(is_first_peak_intact),
             values,
         )
         load_kernel("ctf", parameters)(_slice_grid(*values.shape), (THREADS,), arguments)
     return values
+
+
+def launch_weighted_power(slices: Any, weights: Any) -> Any:
+    """Twin of :func:`napari_autorefine.kernels.moments.weighted_power`."""
+    xp = array_module(slices)
+    n_rot, n_sample = slices.shape
+    out = xp.zeros(n_rot, dtype=xp.float32)
+    if slices.size:
+        arguments = (
+            xp.asarray(slices, dtype=xp.complex64, order="C"),
+            np.int32(n_rot),
+            np.int32(n_sample),
+            xp.asarray(weights, dtype=xp.float32, order="C"),
+            out,
+        )
+        load_kernel("moments", slices, name="weighted_power")((n_rot,), (THREADS,), arguments)
+    return out
+
+
+def launch_posterior_moments(slices: Any, averaged: Any, amounts: Any) -> tuple[Any, Any]:
+    """Twin of :func:`napari_autorefine.kernels.moments.posterior_moments`."""
+    xp = array_module(slices)
+    n_rot, n_sample = slices.shape
+    cross, power = xp.zeros(n_sample, dtype=xp.float32), xp.zeros(n_sample, dtype=xp.float32)
+    if slices.size:
+        arguments = (
+            xp.asarray(slices, dtype=xp.complex64, order="C"),
+            xp.asarray(averaged, dtype=xp.complex64, order="C"),
+            np.int32(n_rot),
+            np.int32(n_sample),
+            xp.asarray(amounts, dtype=xp.float32, order="C"),
+            cross,
+            power,
+        )
+        grid = (-(-n_sample // THREADS), min(-(-n_rot // 32), _MAX_GRID_Y))
+        load_kernel("moments", slices, name="posterior_moments")(grid, (THREADS,), arguments)
+    return cross, power

@@ -23,28 +23,31 @@ def read_source(stem: str) -> str:
     return _expand(f"{stem}.cu")
 
 
-def load_kernel(name: str, array: Any, options: tuple[str, ...] = ()) -> Callable[..., None]:
-    """Return kernel ``name`` of ``name``.cu for the device that holds ``array``.
+def load_kernel(stem: str, array: Any, *, name: str = "", options: tuple[str, ...] = ()) -> Callable[..., None]:
+    """Return a kernel of ``stem``.cu for the device that holds ``array``.
 
     Parameters
     ----------
-    name : stem of the file and name of the kernel
+    stem : stem of the file
     array : CuPy array; it says which CuPy and which device
+    name : kernel of a file that has several; that of the file's own name otherwise
     options : extra compiler options, such as ``("-DWITH_WEIGHT=1",)``
 
     Returns
     -------
     function of (grid, block, arguments), as :class:`cupy.RawKernel`
     """
-    return _compile(name, array_module(array), int(array.device.id), OPTIONS + options)
+    kernel: Callable[..., None] = _compile(stem, array_module(array), int(array.device.id), OPTIONS + options)(
+        name or stem
+    )
+    return kernel
 
 
 @functools.cache
-def _compile(name: str, xp: Any, device: int, options: tuple[str, ...]) -> Callable[..., None]:
+def _compile(stem: str, xp: Any, device: int, options: tuple[str, ...]) -> Callable[[str], Any]:
     with xp.cuda.Device(device):
-        module = xp.RawModule(code=read_source(name), options=options)
-        kernel: Callable[..., None] = module.get_function(name)
-        return kernel
+        module = xp.RawModule(code=read_source(stem), options=options)
+    return functools.cache(module.get_function)
 
 
 def _expand(name: str) -> str:

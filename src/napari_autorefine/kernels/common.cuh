@@ -15,17 +15,9 @@ __device__ inline Complex make_complex(float re, float im) {
     return value;
 }
 
-__device__ inline Complex multiply(Complex a, Complex b) {
-    return make_complex(a.re * b.re - a.im * b.im, a.re * b.im + a.im * b.re);
-}
-
-// Threads of the whole launch and the index of this one, along the first axis.
+// Index of this thread along the first axis of the launch.
 __device__ inline long long global_index() {
     return (long long)blockIdx.x * blockDim.x + threadIdx.x;
-}
-
-__device__ inline long long global_size() {
-    return (long long)gridDim.x * blockDim.x;
 }
 
 struct Point {
