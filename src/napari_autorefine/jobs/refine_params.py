@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from pydantic import field_validator, model_validator
+
 from napari_autorefine.params import JobParams, Param
 
 INPUT, REFERENCE, CTF, MASK = "Input and output", "Reference", "CTF", "Mask and spectra"
@@ -15,7 +17,7 @@ class RefineParams(JobParams):
 
     particles: Annotated[
         str, Param("Particles", "STAR file of the particles (RELION 3.0 to 5).", INPUT, flags=("i",), file_kind="read")
-    ]
+    ] = ""
     reference: Annotated[
         str,
         Param(
@@ -25,10 +27,10 @@ class RefineParams(JobParams):
             flags=("ref",),
             file_kind="read",
         ),
-    ]
+    ] = ""
     output: Annotated[
         str, Param("Output", "Folder and first part of the output names.", INPUT, flags=("o",), file_kind="write")
-    ]
+    ] = ""
     mask: Annotated[
         str | None,
         Param(
@@ -280,9 +282,6 @@ class RefineParams(JobParams):
         ),
     ] = True
 
-    oversampling: Annotated[
-        int, Param("Oversampling order", "Levels of adaptive oversampling.", EXPERT, minimum=0, maximum=1)
-    ] = 1
     perturb: Annotated[
         float,
         Param("Perturbation", "Random displacement of the angular grid, as a factor of its step.", EXPERT, minimum=0),
@@ -319,8 +318,6 @@ class RefineParams(JobParams):
             is_above_minimum=True,
         ),
     ] = 10.0
-    fix_sigma_noise: Annotated[bool, Param("Fix noise spectra", "Keep the first noise spectra.", EXPERT)] = False
-    fix_sigma_offset: Annotated[bool, Param("Fix offset deviation", "Keep the first offset deviation.", EXPERT)] = False
     strict_highres_exp_A: Annotated[
         float | None,
         Param("Limit of the search", "Finest resolution used for scoring; 0 or less is no limit.", EXPERT, unit="A"),
@@ -332,6 +329,9 @@ class RefineParams(JobParams):
     incr_size: Annotated[
         int, Param("Shells beyond", "Fourier shells beyond the current resolution that take part.", EXPERT, minimum=0)
     ] = 10
+    force_converge: Annotated[
+        bool, Param("Converge at once", "Run only the last iteration, with all data and both halves joined.", EXPERT)
+    ] = False
     max_iterations: Annotated[
         int,
         Param("Most iterations", "Stop at this iteration at the latest.", EXPERT, flags=("auto_iter_max",), minimum=1),
@@ -339,3 +339,36 @@ class RefineParams(JobParams):
     dont_check_norm: Annotated[
         bool, Param("No background test", "Do not warn of images whose background is not normalised.", EXPERT)
     ] = False
+
+    @field_validator(
+        "ini_high_A",
+        "reference_voxel_size_A",
+        "particle_diameter_A",
+        "low_resol_join_halves_A",
+        "max_significant",
+        "strict_highres_exp_A",
+        "coarse_size_px",
+        mode="after",
+    )
+    @classmethod
+    def _none_if_off(cls, value: float | None) -> float | None:
+        """Return None for RELION's ways to say off: zero and below."""
+        return None if value is None or value <= 0 else value
+
+    @field_validator("mask", "continue_from", "scratch_dir", mode="after")
+    @classmethod
+    def _none_if_empty(cls, value: str | None) -> str | None:
+        return None if value in (None, "", "None") else value
+
+    @model_validator(mode="after")
+    def _check_complete(self) -> RefineParams:
+        if self.continue_from is None:
+            missing = [flag for flag, value in self._inputs() if not value]
+            if missing:
+                raise ValueError(f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing")
+        if self.cpu and self.gpu is not None:
+            raise ValueError("--gpu and --cpu exclude each other")
+        return self
+
+    def _inputs(self) -> tuple[tuple[str, str], ...]:
+        return (("--i", self.particles), ("--ref", self.reference), ("--o", self.output))

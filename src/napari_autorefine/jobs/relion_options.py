@@ -51,6 +51,9 @@ _ACCEPTED = {
 }
 
 _REFUSED = {
+    "oversampling": _refuse("Another oversampling than one level", 1, ("1",)),
+    "fix_sigma_noise": _refuse("A fixed noise spectrum"),
+    "fix_sigma_offset": _refuse("A fixed deviation of the offsets"),
     "K": _refuse("More than one class", 1, ("1",)),
     "helix": _refuse("Helical refinement"),
     "solvent_mask2": _refuse("A second solvent mask", 1, ("None", "")),
@@ -82,7 +85,6 @@ _REFUSED = {
     "ios": _refuse("A tomography optimisation set", 1),
     "tomograms": _refuse("Tomography input", 1),
     "trajectories": _refuse("Tomography input", 1),
-    "force_converge": _refuse("Forced convergence"),
 }
 FOREIGN_OPTIONS = {**_ACCEPTED, **_REFUSED}
 """Name (without dashes) of each option of relion_refine that is no parameter of ours."""
