@@ -141,7 +141,9 @@ def _cubic_planes(name: str) -> np.ndarray:
 
 
 def is_in_asymmetric_unit(group: PointGroup, rot_deg: npt.ArrayLike, tilt_deg: npt.ArrayLike) -> np.ndarray:
-    """Whether views lie in the asymmetric unit that RELION searches; borders count as inside.
+    """Whether views lie in the asymmetric unit that RELION searches.
+
+    Borders count as inside, except for T, where RELION leaves them out.
 
     Parameters
     ----------
@@ -161,7 +163,8 @@ def is_in_asymmetric_unit(group: PointGroup, rot_deg: npt.ArrayLike, tilt_deg: n
         half_width = 360.0 / len(group)
         is_upper = tilt <= 90.0 + slack
         return np.asarray(is_upper if len(group) == 2 else is_upper & (np.abs(rot - 90.0) <= half_width + slack))
-    inside = (view_direction(rot, tilt) @ _cubic_planes(group.name).T >= -_EDGE).all(axis=-1)
+    border = _EDGE if family == "T" else -_EDGE
+    inside = (view_direction(rot, tilt) @ _cubic_planes(group.name).T >= border).all(axis=-1)
     if family == "T":
         inside &= ((rot >= 90.0 - slack) & (rot <= 150.0 + slack)) | (np.abs(rot) <= slack)
     if family == "O":
