@@ -30,10 +30,12 @@ _S13 = 0.00046630280576761
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _row(p: np.ndarray, frequencies: np.ndarray, extra_phase: np.ndarray, intact: bool, out: np.ndarray) -> None:
+def _row(  # noqa: PLR0913 - flat arguments of a compiled function
+    p: np.ndarray, xs: np.ndarray, ys: np.ndarray, extra_phase: np.ndarray, intact: bool, out: np.ndarray
+) -> None:
     xx, xy, yy, quartic, offset, scale = p[0], p[1], p[2], p[3], p[4], p[6]
     for k in range(out.shape[0]):
-        x, y = frequencies[k, 0], frequencies[k, 1]
+        x, y = xs[k], ys[k]
         u2 = x * x + y * y
         phase = xx * x * x + xy * x * y + yy * y * y + quartic * u2 * u2 + offset + extra_phase[k]
         turns = phase * _INVERSE_PI
@@ -50,9 +52,9 @@ def _row(p: np.ndarray, frequencies: np.ndarray, extra_phase: np.ndarray, intact
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _damp(decay: float, frequencies: np.ndarray, out: np.ndarray) -> None:
+def _damp(decay: float, xs: np.ndarray, ys: np.ndarray, out: np.ndarray) -> None:
     for k in range(out.shape[0]):
-        out[k] *= np.exp(-decay * (frequencies[k, 0] * frequencies[k, 0] + frequencies[k, 1] * frequencies[k, 1]))
+        out[k] *= np.exp(-decay * (xs[k] * xs[k] + ys[k] * ys[k]))
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -74,10 +76,11 @@ def ctf(
     (n, n_frequency) float32
     """
     out = np.empty((parameters.shape[0], frequencies.shape[0]), dtype=np.float32)
+    xs, ys = frequencies[:, 0].copy(), frequencies[:, 1].copy()  # contiguous, for vector instructions
     for i in range(parameters.shape[0]):
-        _row(parameters[i], frequencies, extra_phase, is_first_peak_intact, out[i])
+        _row(parameters[i], xs, ys, extra_phase, is_first_peak_intact, out[i])
         if parameters[i, 5] != 0.0:
-            _damp(parameters[i, 5], frequencies, out[i])
+            _damp(parameters[i, 5], xs, ys, out[i])
         for k in range(out.shape[1]):
             if abs(out[i, k]) < SMALLEST:
                 out[i, k] = -SMALLEST if out[i, k] < 0.0 else SMALLEST
