@@ -1,0 +1,184 @@
+"""Particle images: any number of stacks behind one row number."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from napari_autorefine.errors import InputError
+from napari_autorefine.io.mrc import MrcHeader, as_float32, check_complete, map_sections, read_header
+from napari_autorefine.io.names import find_image_file, search_folders, split_image_name
+from napari_autorefine.io.optics import check_pixel_size
+from napari_autorefine.model.particles import Particles
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImagePlace:
+    """Where one image is: file and 1-based slice."""
+
+    file: str
+    slice: int
+
+
+class ParticleStack:
+    """The images of a particle set, read from memory-mapped stacks; safe to share between threads.
+
+    Files are looked up relative to the project folder (the working directory), then to the STAR file's folder. All
+    headers are checked when the stack is opened, so that a missing or damaged file is known before any work is done.
+
+    Raises
+    ------
+    InputError
+        A stack that is missing, empty, truncated or of another box or pixel size; an image number beyond its stack.
+    """
+
+    def __init__(
+        self,
+        particles: Particles,
+        *,
+        star_path: str | os.PathLike[str] | None = None,
+        project_dir: str | os.PathLike[str] | None = None,
+        max_open: int = 256,
+    ) -> None:
+        self._star = str(star_path) if star_path is not None else "particles"
+        self._max_open = max_open
+        self._open: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._lock = threading.Lock()
+        paths, self._file, self._slice = _parse_names(particles.image_name)
+        folders = search_folders(star_path, project_dir)
+        first_rows = np.unique(self._file, return_index=True)[1] if len(self._file) else np.empty(0, int)
+        self._headers = [
+            self._open_header(path, folders, int(row)) for path, row in zip(paths, first_rows, strict=True)
+        ]
+        self._check_slices()
+        self._box = np.array([header.shape[2] for header in self._headers], np.int64)[self._file]
+        self._check_optics(particles)
+
+    def __len__(self) -> int:
+        return len(self._file)
+
+    @property
+    def box_sizes(self) -> np.ndarray:
+        """(n,) box size of every image in pixels."""
+        return self._box
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The stacks in the order of their first particle."""
+        return tuple(header.path for header in self._headers)
+
+    @property
+    def n_byte(self) -> int:
+        """Memory that all images take as float32."""
+        return int((self._box.astype(np.int64) ** 2).sum() * 4)
+
+    def place(self, row: int) -> ImagePlace:
+        """Return file and slice of one image."""
+        return ImagePlace(file=str(self._headers[self._file[row]].path), slice=int(self._slice[row]) + 1)
+
+    def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return images (n, n_y, n_x) float32 in the order of ``indices``; all must have one box size."""
+        rows = np.asarray(indices, np.int64)
+        box = np.unique(self._box[rows])
+        if len(box) > 1:
+            raise ValueError(f"images of different box sizes {box.tolist()} in one call")
+        size = int(box[0]) if len(box) else 0
+        images = np.empty((len(rows), size, size), np.float32)
+        order = np.lexsort((self._slice[rows], self._file[rows]))
+        file, section = self._file[rows[order]], self._slice[rows[order]]
+        ends = np.flatnonzero((np.diff(file) != 0) | (np.diff(section) != 1)) + 1
+        for begin, end in zip([0, *ends], [*ends, len(rows)], strict=True):
+            if end > begin:
+                images[order[begin:end]] = self._sections(int(file[begin]), int(section[begin]), end - begin)
+        return images
+
+    def read_raw(self, index: int) -> np.ndarray:
+        """Return one image (n_y, n_x) with the values and the type of the file."""
+        return np.array(self._map(int(self._file[index]))[self._slice[index]])
+
+    def _sections(self, file: int, first: int, n: int) -> np.ndarray:
+        return as_float32(self._map(file)[first : first + n], self._headers[file])
+
+    def _map(self, file: int) -> np.ndarray:
+        """Return the memory map of a file, opening it when it is not among the ones used last."""
+        with self._lock:
+            if file in self._open:
+                self._open.move_to_end(file)
+                return self._open[file]
+            sections = map_sections(self._headers[file])
+            self._open[file] = sections
+            if len(self._open) > self._max_open:
+                self._open.popitem(last=False)
+            return sections
+
+    def _open_header(self, path: str, folders: tuple[Path, ...], row: int) -> MrcHeader:
+        found = find_image_file(path, folders)
+        if found is None:
+            tried = " and ".join(dict.fromkeys(str(folder.resolve()) for folder in folders))
+            raise InputError(f"{self._star}, row {row + 1}: the image file {path} does not exist (looked in {tried}).")
+        header = read_header(found)
+        if found.suffix in {".gz", ".bz2"}:
+            raise InputError(f"{found} is compressed; unpack it, because images are read at random places.")
+        n_z, n_y, n_x = header.shape
+        if header.axes != (1, 2, 3):
+            raise InputError(f"{found}: the axis order {header.axes} is not that of an image stack.")
+        if n_y != n_x:
+            raise InputError(f"{found} (row {row + 1} of {self._star}): the images are {n_x} x {n_y} pixels, not square.")
+        if n_x % 2:
+            raise InputError(
+                f"{found} (row {row + 1} of {self._star}): the box of {n_x} pixels is odd;"
+                f" extract again with an even box, for example {n_x - 1}."
+            )
+        return check_complete(header)
+
+    def _check_slices(self) -> None:
+        n_section = np.array([header.shape[0] for header in self._headers], np.int64)[self._file]
+        whole = np.flatnonzero((self._slice < 0) & (n_section > 1))
+        if len(whole):
+            row = int(whole[0])
+            raise InputError(
+                f"{self._star}, row {row + 1}: {self._headers[self._file[row]].path} is named without an image number"
+                " (a subtomogram or a tilt stack); only 2D particles like 000001@stack.mrcs can be read here."
+            )
+        self._slice = np.maximum(self._slice, 0)
+        beyond = np.flatnonzero(self._slice >= n_section)
+        if len(beyond):
+            row = int(beyond[0])
+            raise InputError(
+                f"{self._star}, row {row + 1}: image {self._slice[row] + 1} is beyond the end of"
+                f" {self._headers[self._file[row]].path}, which holds {n_section[row]} images."
+            )
+
+    def _check_optics(self, particles: Particles) -> None:
+        pairs, rows = np.unique(
+            np.stack([self._file, particles.optics_index], axis=1), axis=0, return_index=True
+        )
+        for (file, optics), row in zip(pairs.tolist(), rows.tolist(), strict=True):
+            header, group = self._headers[file], particles.optics[optics]
+            place = f"{header.path} (row {row + 1} of {self._star})"
+            if group.box_size not in {0, header.shape[2]}:
+                raise InputError(
+                    f"{place}: the box is {header.shape[2]} pixels but the optics group '{group.name}' says"
+                    f" {group.box_size}; correct rlnImageSize."
+                )
+            if header.pixel_size_A is not None:
+                check_pixel_size(group, header.pixel_size_A, place)
+
+
+def _parse_names(names: np.ndarray) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Return unique paths in order of appearance, and file index and 0-based slice (-1: none given) per name."""
+    files: dict[str, int] = {}
+    file, section = np.empty(len(names), np.int64), np.empty(len(names), np.int64)
+    for row, name in enumerate(names.tolist()):
+        number, path = split_image_name(name)
+        if number == 0:
+            raise InputError(f"row {row + 1}: the image name {name} has number 0, but images are counted from 1.")
+        file[row] = files.setdefault(path, len(files))
+        section[row] = -1 if number is None else number - 1
+    return list(files), file, section
