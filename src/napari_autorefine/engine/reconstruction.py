@@ -1,0 +1,399 @@
+"""From weighted Fourier sums to half maps: symmetry, statistics of the halves, regularised inversion.
+
+Follows the maximum-a-posteriori reconstruction of Scheres (2012), J. Mol. Biol. 415, 406-418,
+doi:10.1016/j.jmb.2011.11.010, with the conventions of RELION's backprojector.cpp.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+import scipy.fft
+
+from napari_autorefine.engine.density import density_compensation
+from napari_autorefine.engine.projector import (
+    array_radius,
+    centering_phase,
+    gridding_table,
+    kept_radius,
+    padded_size,
+)
+from napari_autorefine.engine.shells import (
+    counts_by_radius2,
+    plane_radius2,
+    radial_blocks,
+    round_half_up,
+    run_slabs,
+    shell_of_radius2,
+    slabs,
+    sums_by_radius2,
+)
+from napari_autorefine.kernels._symmetrize import symmetrize_planes
+
+_SLAB_BYTES = 32 << 20
+_EDGE_PX = 3.0
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Accumulators:
+    """Weighted sums of inserted slices; the one mutable value of the engine.
+
+    Attributes
+    ----------
+    data : (2 R + 1, 2 R + 1, R + 2) complex64, element [z + R, y + R, x], layout of ``PaddedReference``
+    weight : the same shape, float32
+    pad, r_max, box_size : as in ``PaddedReference``
+    data_dim : 2 for images, 3 for subtomograms
+    dc_data, dc_weight : sums of the origin sample, kept in double precision until ``complete_hermitian``
+    """
+
+    data: np.ndarray
+    weight: np.ndarray
+    pad: int
+    r_max: float
+    box_size: int
+    data_dim: int = 2
+    dc_data: float = 0.0
+    dc_weight: float = 0.0
+
+    @classmethod
+    def zeros(cls, box_size: int, *, pad: int, r_max: float, data_dim: int = 2) -> Accumulators:
+        """Return empty sums for a map of ``box_size`` up to frequency index ``r_max``."""
+        radius = array_radius(pad, r_max)
+        shape = (2 * radius + 1, 2 * radius + 1, radius + 2)
+        return cls(
+            data=np.zeros(shape, dtype=np.complex64),
+            weight=np.zeros(shape, dtype=np.float32),
+            pad=pad,
+            r_max=r_max,
+            box_size=box_size,
+            data_dim=data_dim,
+        )
+
+    @property
+    def radius(self) -> int:
+        """R: index of the origin along z and y."""
+        return (self.weight.shape[0] - 1) // 2
+
+    @property
+    def keep(self) -> int:
+        """Radius of the sphere that holds data, in padded units."""
+        return kept_radius(self.pad, self.r_max)
+
+    @property
+    def r2_max(self) -> float:
+        """Squared radius in padded units beyond which nothing is inserted."""
+        return float(self.keep**2)
+
+    @property
+    def n_shell(self) -> int:
+        """Shells of the map, 0 to N / 2."""
+        return self.box_size // 2 + 1
+
+    def add(self, other: Accumulators) -> None:
+        """Add the sums of ``other`` to these, in place."""
+        self.data += other.data
+        self.weight += other.weight
+        self.dc_data += other.dc_data
+        self.dc_weight += other.dc_weight
+
+    def copy(self) -> Accumulators:
+        """Return independent sums with the same values."""
+        return Accumulators(
+            data=self.data.copy(),
+            weight=self.weight.copy(),
+            pad=self.pad,
+            r_max=self.r_max,
+            box_size=self.box_size,
+            data_dim=self.data_dim,
+            dc_data=self.dc_data,
+            dc_weight=self.dc_weight,
+        )
+
+
+def complete_hermitian(acc: Accumulators) -> None:
+    """Put the origin sample in its place and add the Friedel mates on the plane x = 0, in place.
+
+    The origin is its own mate and is not doubled.
+    """
+    origin = (acc.radius, acc.radius)
+    for array in (acc.data, acc.weight):
+        plane = array[:, :, 0]
+        before = plane[origin]
+        plane += np.conj(plane[::-1, ::-1])
+        plane[origin] = before.real
+    acc.data[*origin, 0] += acc.dc_data
+    acc.weight[*origin, 0] += acc.dc_weight
+    acc.dc_data = acc.dc_weight = 0.0
+
+
+def symmetrize(acc: Accumulators, operators: np.ndarray, threads: int = 1) -> None:
+    """Replace the sums by their sums over all rotations of a point group, in place.
+
+    Parameters
+    ----------
+    acc : completed sums
+    operators : (n, 3, 3), rotations of (x, y, z), the identity included
+    threads : worker threads
+    """
+    others = operators[~np.all(np.abs(operators - np.eye(3)) < 1e-9, axis=(1, 2))]
+    if len(others) == 0:
+        return
+    rotations = np.ascontiguousarray(others, dtype=np.float32)
+    data, weight = np.empty_like(acc.data), np.empty_like(acc.weight)
+
+    def sum_planes(planes: slice) -> None:
+        symmetrize_planes(acc.data, acc.weight, rotations, acc.r2_max, planes, data, weight)
+
+    run_slabs(sum_planes, slabs(len(weight), ceil(len(weight) / (8 * threads))), threads)
+    acc.data, acc.weight = data, weight
+
+
+def join_radius(box_size: int, voxel_size_A: float, resolution_A: float, join_A: float) -> int:
+    """Shells that the halves share: CEIL(N a / L) with L the coarser of ``join_A`` and the current resolution.
+
+    The quotient is taken in single precision, as RELION's default build does; when the resolution is coarser than
+    ``join_A`` it is a whole number and rounding decides.
+    """
+    limit = np.float32(max(join_A, resolution_A))
+    return ceil(float(np.float32(box_size) * np.float32(voxel_size_A) / limit)) if np.isfinite(limit) else 0
+
+
+def join_low_resolution(first: Accumulators, second: Accumulators, shells: int) -> None:
+    """Replace the sums of both halves by their average within ``shells``, in place, so that the halves stay together."""
+    keep = min(round_half_up(first.pad * shells), first.radius)
+    rows = slice(first.radius - keep, first.radius + keep + 1)
+    plane = plane_radius2(keep, keep + 1)
+    inside = np.arange(-keep, keep + 1)[:, None, None] ** 2 + plane <= keep * keep
+    for a, b in ((first.data, second.data), (first.weight, second.weight)):
+        block_a, block_b = a[rows, rows, : keep + 1], b[rows, rows, : keep + 1]
+        mean = (block_a + block_b) * np.float32(0.5)
+        block_a[inside] = mean[inside]
+        block_b[inside] = mean[inside]
+
+
+def fsc_of_halves(first: Accumulators, second: Accumulators) -> np.ndarray:
+    """Fourier shell correlation of two halves from their sums, unregularised, unmasked, on the unpadded grid.
+
+    Padded voxels are added up into the nearest unpadded one; a coefficient is the quotient of data and weight.
+
+    Returns
+    -------
+    (N // 2 + 1,) float64; 1 at the origin, 0 beyond ``r_max``
+    """
+    reach = min(int(first.r_max), first.box_size // 2)
+    bins = _unpadded_bins(first, reach)
+    plane = plane_radius2(reach, reach + 1)
+    sums = np.zeros((3, first.n_shell))
+    table = np.minimum(shell_of_radius2(3 * reach * reach), first.n_shell)
+    for z in range(-reach, reach + 1):
+        a, b = (_unpadded_plane(acc, z + reach, bins) for acc in (first, second))
+        shells = table[plane + z * z].ravel()
+        shells[shells > reach] = first.n_shell
+        for k, product in enumerate(((a * b.conj()).real, np.abs(a) ** 2, np.abs(b) ** 2)):
+            sums[k] += np.bincount(shells, weights=product.ravel(), minlength=first.n_shell)[: first.n_shell]
+    power = np.sqrt(sums[1] * sums[2])
+    fsc = np.divide(sums[0], power, out=np.zeros_like(power), where=power > 0)
+    fsc[0] = 1.0
+    return fsc
+
+
+def _unpadded_bins(acc: Accumulators, reach: int) -> np.ndarray:
+    """First array index of each bin -reach ... reach + 1: padded index i belongs to ROUND(i / pad)."""
+    index = np.arange(-acc.radius, acc.radius + 1)
+    target = np.sign(index) * np.floor(np.abs(index) / acc.pad + 0.5)
+    return np.searchsorted(target, np.arange(-reach, reach + 2))
+
+
+def _unpadded_plane(acc: Accumulators, row: int, bins: np.ndarray) -> np.ndarray:
+    """Average coefficients of one unpadded plane z = row - reach; (2 reach + 1, reach + 1) complex."""
+    reach = (len(bins) - 2) // 2
+    columns = np.maximum(bins[reach : 2 * reach + 2] - acc.radius, 0)
+    planes = slice(bins[row], bins[row + 1])
+    sums = []
+    for array in (acc.data, acc.weight):
+        plane = array[planes].sum(axis=0)
+        plane = np.add.reduceat(plane[: bins[-1]], bins[:-1], axis=0)
+        sums.append(np.add.reduceat(plane[:, : columns[-1]], columns[:-1], axis=1))
+    data, weight = sums
+    return np.divide(data, weight, out=np.zeros_like(data), where=weight > 0)
+
+
+def shell_sigma2(acc: Accumulators) -> np.ndarray:
+    """Noise variance of the unregularised map per shell, count / sum(pad^3 weight); 0 beyond ``r_max``.
+
+    Returns
+    -------
+    (N // 2 + 1,) float64, variance per real or imaginary component
+    """
+    last = int(acc.r2_max) - 1
+    shells = np.minimum(shell_of_radius2(last, acc.pad), acc.n_shell)
+    weights = np.bincount(shells, weights=sums_by_radius2(acc.weight, last), minlength=acc.n_shell)[: acc.n_shell]
+    counts = np.bincount(shells, weights=counts_by_radius2(last), minlength=acc.n_shell)[: acc.n_shell]
+    total = weights * acc.pad**3
+    return np.divide(counts, total, out=np.zeros_like(counts), where=total > 1e-10)
+
+
+def fourier_completeness(acc: Accumulators, tau2: np.ndarray, tau2_fudge: float = 1.0) -> np.ndarray:
+    """Fraction of voxels per shell where the data outweigh the prior, weight pad^3 T tau2 >= 1; (N // 2 + 1,)."""
+    last = int(acc.r2_max) - 1
+    shells = np.minimum(shell_of_radius2(last, acc.pad), acc.n_shell)
+    prior = _inverse_prior(acc, tau2, tau2_fudge, minres_map=0)[: last + 1]
+    threshold = np.where(prior < 0, np.inf, prior).astype(np.float32)
+
+    def is_determined(weight: np.ndarray, radius2: np.ndarray) -> np.ndarray:
+        return weight >= threshold[radius2]
+
+    hits = sums_by_radius2(acc.weight, last, is_determined)
+    counts = np.bincount(shells, weights=counts_by_radius2(last), minlength=acc.n_shell)[: acc.n_shell]
+    hits = np.bincount(shells, weights=hits, minlength=acc.n_shell)[: acc.n_shell]
+    return np.divide(hits, counts, out=np.zeros_like(counts), where=counts > 0)
+
+
+def reconstruct(
+    acc: Accumulators,
+    *,
+    tau2: np.ndarray | None = None,
+    tau2_fudge: float = 1.0,
+    minres_map: int = 5,
+    skip_gridding: bool = True,
+    threads: int = 1,
+) -> np.ndarray:
+    """Invert completed and symmetrised sums to a map on the absolute grey scale of the data.
+
+    ``V = data / max(W, radial mean of W / 1000)``, ``W = weight + 1 / (pad^3 T tau2)``. With a prior the outermost
+    sphere |k| = r_max, which RELION leaves unregularised, is left out.
+
+    Parameters
+    ----------
+    acc : sums, not changed
+    tau2 : (N // 2 + 1,) signal power per shell; None = no prior
+    tau2_fudge : T
+    minres_map : first shell that the prior acts on
+    skip_gridding : without, weights are iterated to compensate for uneven sampling (Pipe & Menon 1999)
+    threads : worker threads
+
+    Returns
+    -------
+    (N, N, N) float32
+    """
+    limit = int(acc.r2_max) - (tau2 is not None)
+    prior = np.zeros(limit + 1, dtype=np.float32)
+    if tau2 is not None:
+        prior = _inverse_prior(acc, tau2, tau2_fudge, minres_map)[: limit + 1]
+    floor = _weight_floor(acc, prior)
+    density = None if skip_gridding else density_compensation(acc.weight, prior, floor, acc.pad, acc.box_size, threads)
+    planes = _invert_z(acc, prior, floor, density, threads)
+    return _finish(_invert_in_plane(planes, acc, threads), acc)
+
+
+def _inverse_prior(acc: Accumulators, tau2: np.ndarray, tau2_fudge: float, minres_map: int) -> np.ndarray:
+    """1 / (pad^3 T tau2) by squared padded radius, float32; -1 where tau2 is 0, 0 below ``minres_map``."""
+    shells = np.minimum(shell_of_radius2(int(acc.r2_max), acc.pad), len(tau2) - 1)
+    power = acc.pad**3 * tau2_fudge * np.asarray(tau2, dtype=np.float64)
+    inverse = np.divide(1.0, power, out=np.full(len(power), -1.0), where=power > 1e-20)
+    inverse[:minres_map] = 0.0
+    table: np.ndarray = inverse[shells].astype(np.float32)
+    return table
+
+
+def _regularized(weight: np.ndarray, prior: np.ndarray) -> np.ndarray:
+    """Add the prior to weights; where there is no signal power (-1) add 1 / (0.001 weight)."""
+    total = weight + np.maximum(prior, 0)
+    if np.any(prior < 0):
+        empty = (prior < 0) & (weight > 0)
+        total[empty] += np.float32(1e3) / weight[empty]
+    return total
+
+
+def _weight_floor(acc: Accumulators, prior: np.ndarray) -> np.ndarray:
+    """A thousandth of the radial mean of the regularised weight, by squared padded radius; float32."""
+    last = int(acc.r2_max)
+    shells = np.minimum((np.sqrt(np.arange(last)) / acc.pad).astype(np.int64), max(ceil(acc.r_max) - 1, 0))
+
+    def regularized(weight: np.ndarray, radius2: np.ndarray) -> np.ndarray:
+        return _regularized(weight, prior[radius2])
+
+    if np.any(prior < 0):
+        sums = sums_by_radius2(acc.weight, last - 1, regularized)
+    else:
+        sums = sums_by_radius2(acc.weight, last - 1) + counts_by_radius2(last - 1) * prior[:last]
+    total = np.bincount(shells, weights=sums)
+    counts = np.bincount(shells, weights=counts_by_radius2(last - 1))
+    floor = total / np.maximum(counts, 1) / 1000.0
+    table: np.ndarray = floor[np.append(shells, shells[-1])][: len(prior)].astype(np.float32)
+    return table
+
+
+def _invert_z(
+    acc: Accumulators, prior: np.ndarray, floor: np.ndarray, density: np.ndarray | None, threads: int
+) -> np.ndarray:
+    """Divide and transform along z; returns (N, 2 keep + 1, keep + 1) complex64, x and y still frequencies."""
+    padded, keep, limit = padded_size(acc.box_size, acc.pad), acc.keep, len(prior) - 1
+    axis = np.arange(-keep, keep + 1)
+    stored = axis if 2 * keep < padded else axis[1:]
+    phase = np.conj(centering_phase(axis, acc.box_size, padded))
+    plane = plane_radius2(keep, keep + 1)
+    first = acc.radius - keep
+    planes = np.empty((acc.box_size, 2 * keep + 1, keep + 1), dtype=np.complex64)
+
+    def divide_and_transform(rows: slice) -> None:
+        source = (slice(first, first + 2 * keep + 1), slice(rows.start + first, rows.stop + first), slice(keep + 1))
+        radius2 = axis[:, None, None] ** 2 + plane[rows]
+        inside = radius2 <= limit
+        np.minimum(radius2, limit, out=radius2)
+        if density is None:
+            weight = np.maximum(_regularized(acc.weight[source], prior[radius2]), floor[radius2])
+            inverse = np.divide(1, weight, out=np.zeros_like(weight), where=inside & (weight > 0))
+        else:
+            inverse = density[:, rows] * inside
+        block = acc.data[source] * inverse * phase[:, None, None]
+        full = np.zeros((padded, *block.shape[1:]), dtype=np.complex64)
+        full[stored % padded] = block[-len(stored) :]
+        planes[:, rows] = scipy.fft.ifft(full, axis=0, norm="forward", overwrite_x=True)[: acc.box_size]
+
+    run_slabs(divide_and_transform, slabs(2 * keep + 1, _SLAB_BYTES // (16 * padded * (keep + 1))), threads)
+    return planes
+
+
+def _invert_in_plane(planes: np.ndarray, acc: Accumulators, threads: int) -> np.ndarray:
+    """Transform y and x of (N, 2 keep + 1, keep + 1) and crop; returns (N, N, N) float32."""
+    padded, keep, box_size = padded_size(acc.box_size, acc.pad), acc.keep, acc.box_size
+    axis = np.arange(-keep, keep + 1)
+    stored = axis if 2 * keep < padded else axis[1:]
+    phase_y, phase_x = (np.conj(centering_phase(a, box_size, padded)) for a in (axis, axis[keep:]))
+    scale = np.float32(1.0 / (acc.pad**3 * (box_size if acc.data_dim == 2 else 1)))
+    map_ = np.empty((box_size, box_size, box_size), dtype=np.float32)
+
+    def transform(z: slice) -> None:
+        full = np.zeros((z.stop - z.start, padded, keep + 1), dtype=np.complex64)
+        full[:, stored % padded] = (planes[z] * (phase_y[:, None] * phase_x))[:, -len(stored) :]
+        half = scipy.fft.ifft(full, axis=1, norm="forward", overwrite_x=True)[:, :box_size]
+        map_[z] = scipy.fft.irfft(half, n=padded, axis=2, norm="forward")[:, :, :box_size] * scale
+
+    run_slabs(transform, slabs(box_size, _SLAB_BYTES // (16 * padded * (keep + 1))), threads)
+    return map_
+
+
+def _finish(map_: np.ndarray, acc: Accumulators) -> np.ndarray:
+    """Soft sphere of radius N / 2 (corners become their mean), then divide by the trilinear kernel's transform."""
+    box_size = acc.box_size
+    correction = gridding_table(box_size, acc.pad)
+    radius = np.sqrt(np.arange(len(correction)))
+    ramp = 0.5 + 0.5 * np.cos(np.pi * (box_size / 2 + _EDGE_PX - radius) / _EDGE_PX)
+    background = np.where(radius < box_size / 2, 0.0, np.where(radius > box_size / 2 + _EDGE_PX, 1.0, ramp))
+    pieces = slabs(box_size, max(_SLAB_BYTES // (8 * box_size**2), 1))
+    total = weight = 0.0
+    for z in pieces:
+        share = background[radial_blocks(box_size, z)]
+        total += float((share * map_[z]).sum())
+        weight += float(share.sum())
+    mean = total / weight
+    keep = ((1.0 - background) / correction).astype(np.float32)
+    offset = (background * mean / correction).astype(np.float32)
+    for z in pieces:
+        radius2 = radial_blocks(box_size, z)
+        map_[z] = map_[z] * keep[radius2] + offset[radius2]
+    return map_
