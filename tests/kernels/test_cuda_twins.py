@@ -10,10 +10,12 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from napari_autorefine.kernels import _cuda
+from napari_autorefine.kernels._symmetrize import symmetrize_planes
 from napari_autorefine.kernels.backproject import backproject_cpu
 from napari_autorefine.kernels.ctf import ctf
 from napari_autorefine.kernels.moments import posterior_moments, weighted_power
 from napari_autorefine.kernels.project import project_cpu
+from napari_autorefine.kernels.table import add_rows
 from napari_autorefine.xp import to_host
 
 ToTwin = Callable[[Any], Any]
@@ -123,6 +125,40 @@ def test_moments(to_twin: ToTwin, n_sample: int, n_rot: int) -> None:
     found = _cuda.launch_posterior_moments(to_twin(slices), to_twin(averaged), to_twin(amounts))
     for one, expected in zip(found, posterior_moments(slices, averaged, amounts), strict=True):
         np.testing.assert_allclose(to_host(one), expected, rtol=1e-5, atol=1e-5 * n_rot)
+
+
+@pytest.mark.parametrize("group", ["C2", "D2", "D3", "O"])
+@pytest.mark.parametrize("planes", [slice(0, 15), slice(4, 9)])
+def test_symmetrize(to_twin: ToTwin, planes: slice, group: str) -> None:
+    rng = np.random.default_rng(7)
+    data, weight = complex_noise(rng, 15, 15, 9), rng.uniform(size=(15, 15, 9)).astype(np.float32)
+    # Turned a little, so that no point lies on the fold by construction and on the other side by rounding.
+    turn = Rotation.from_rotvec([0.03, 0.05, 0.02])
+    operators = (turn * Rotation.create_group(group)).as_matrix()[1:].astype(np.float32)
+    expected = np.full_like(data, 7), np.full_like(weight, 7)
+    found = to_twin(expected[0].copy()), to_twin(expected[1].copy())
+    symmetrize_planes(data, weight, operators, 35.5, planes, *expected)
+    _cuda.launch_symmetrize(to_twin(data), to_twin(weight), to_twin(operators), 35.5, planes, *found)
+    np.testing.assert_allclose(to_host(found[0]), expected[0], atol=2e-5)
+    np.testing.assert_allclose(to_host(found[1]), expected[1], atol=2e-5)
+
+
+@pytest.mark.parametrize("limits", [(0, 20), (5, 11), (20, 30)])
+@pytest.mark.parametrize("n_sample", [3, 290])
+def test_add_rows(to_twin: ToTwin, n_sample: int, limits: tuple[int, int]) -> None:
+    rng = np.random.default_rng(8)
+    rows = np.sort(rng.integers(0, 20, size=31))
+    values = rng.standard_normal((31, 2 * n_sample)).astype(np.float32)
+    amounts, sample_weight = rng.uniform(size=31).astype(np.float32), rng.uniform(size=n_sample).astype(np.float32)
+    table = rng.standard_normal((20, 2 * n_sample)).astype(np.float32)
+    expected = (table, rng.uniform(size=(20, n_sample)).astype(np.float32), np.zeros(20, dtype=np.bool_))
+    found = tuple(to_twin(array.copy()) for array in expected)
+    add_rows(*expected, rows, values, amounts, sample_weight, *limits)
+    arrays = (to_twin(array) for array in (rows, values, amounts, sample_weight))
+    _cuda.launch_add_rows(*found, *arrays, *limits)
+    np.testing.assert_allclose(to_host(found[0]), expected[0], atol=1e-5)
+    np.testing.assert_allclose(to_host(found[1]), expected[1], atol=1e-5)
+    np.testing.assert_array_equal(to_host(found[2]), expected[2])
 
 
 def test_nothing_to_do_is_no_launch(to_twin: ToTwin) -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from napari_autorefine.kernels import _cuda, _load
 
-PYTHON = {path.stem for path in _load.FOLDER.glob("*.py") if not path.stem.startswith("_")}
+NO_KERNEL = {"__init__", "_cuda", "_load", "_simd"}
+PYTHON = {path.stem.lstrip("_") for path in _load.FOLDER.glob("*.py") if path.stem not in NO_KERNEL}
 CUDA = {path.stem for path in _load.FOLDER.glob("*.cu")}
 KERNELS = sorted(name for stem in CUDA for name in re.findall(r"__global__ void (\w+)\(", _load.read_source(stem)))
 

@@ -184,3 +184,58 @@ def launch_posterior_moments(slices: Any, averaged: Any, amounts: Any) -> tuple[
         grid = (-(-n_sample // THREADS), min(-(-n_rot // 32), _MAX_GRID_Y))
         load_kernel("moments", slices, name="posterior_moments")(grid, (THREADS,), arguments)
     return cross, power
+
+
+def launch_symmetrize(
+    data: Any, weight: Any, operators: Any, r2_max: float, planes: slice, summed_data: Any, summed_weight: Any
+) -> None:
+    """Twin of ``symmetrize_planes``; writes to ``summed_data`` and ``summed_weight``."""
+    xp = array_module(data)
+    n_element = (planes.stop - planes.start) * data.shape[1] * data.shape[2]
+    if n_element <= 0:
+        return
+    arguments = (
+        xp.asarray(data, dtype=xp.complex64, order="C"),
+        xp.asarray(weight, dtype=xp.float32, order="C"),
+        *_shape(data),
+        xp.asarray(operators, dtype=xp.float32, order="C"),
+        np.int32(len(operators)),
+        np.float32(r2_max),
+        np.int32(planes.start),
+        np.int32(planes.stop),
+        _writable(summed_data, xp.complex64),
+        _writable(summed_weight, xp.float32),
+    )
+    load_kernel("symmetrize", data)((-(-n_element // THREADS),), (THREADS,), arguments)
+
+
+def launch_add_rows(
+    table: Any,
+    weights: Any,
+    touched: Any,
+    rows: Any,
+    values: Any,
+    amounts: Any,
+    sample_weight: Any,
+    begin: int,
+    end: int,
+) -> None:
+    """Twin of :func:`napari_autorefine.kernels.table.add_rows`; adds to ``table`` and ``weights``, sets ``touched``."""
+    xp = array_module(table)
+    n_o, n_sample = len(rows), len(sample_weight)
+    if n_o == 0 or n_sample == 0:
+        return
+    arguments = (
+        _writable(table, xp.float32),
+        _writable(weights, xp.float32),
+        _writable(touched, xp.bool_),
+        xp.asarray(rows, dtype=xp.int64, order="C"),
+        np.int32(n_o),
+        xp.asarray(values, dtype=xp.float32, order="C"),
+        xp.asarray(amounts, dtype=xp.float32, order="C"),
+        xp.asarray(sample_weight, dtype=xp.float32, order="C"),
+        np.int32(n_sample),
+        np.int64(begin),
+        np.int64(end),
+    )
+    load_kernel("table", table, name="add_rows")(_slice_grid(n_o, n_sample), (THREADS,), arguments)

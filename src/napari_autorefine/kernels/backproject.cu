@@ -23,7 +23,7 @@ extern "C" __global__ void backproject(
         return;
     }
     for (int k = blockIdx.y * blockDim.x + threadIdx.x; k < n_sample; k += stride) {
-        const Point point = fold(transform(matrices + 9LL * rotation, coordinates + 3LL * k));
+        const Point point = fold(transform(matrices + 9LL * rotation, coordinates, k));
         const Cell cell = cell_of(point, radius);
         if (k == 0 || squared_length(point) > r2_max || !is_inside(cell, n_z, n_y, n_x)) {
             continue;

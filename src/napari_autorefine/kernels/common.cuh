@@ -27,9 +27,8 @@ struct Point {
     float sign;  // -1 where the point was moved to its Friedel mate: the imaginary part changes sign
 };
 
-// Row-major 3 x 3 matrix times an integer frequency.
-__device__ inline Point transform(const float* matrix, const int* frequency) {
-    const float x = (float)frequency[0], y = (float)frequency[1], z = (float)frequency[2];
+// Row-major 3 x 3 matrix times a column vector.
+__device__ inline Point transform(const float* matrix, float x, float y, float z) {
     Point point;
     point.x = matrix[1] * y + matrix[2] * z + matrix[0] * x;
     point.y = matrix[4] * y + matrix[5] * z + matrix[3] * x;
@@ -40,6 +39,12 @@ __device__ inline Point transform(const float* matrix, const int* frequency) {
 
 __device__ inline float squared_length(Point p) {
     return p.x * p.x + p.y * p.y + p.z * p.z;
+}
+
+// The same of row k of a table of integer frequencies.
+__device__ inline Point transform(const float* matrix, const int* coordinates, int k) {
+    const int* row = coordinates + 3LL * k;
+    return transform(matrix, (float)row[0], (float)row[1], (float)row[2]);
 }
 
 // Only x >= 0 is stored; F(-q) = conj F(q) gives the rest.

@@ -19,7 +19,7 @@ extern "C" __global__ void project(
     }
     for (int k = blockIdx.y * blockDim.x + threadIdx.x; k < n_sample; k += stride) {
         Complex value = make_complex(0.0f, 0.0f);
-        const Point point = fold(transform(matrices + 9LL * rotation, coordinates + 3LL * k));
+        const Point point = fold(transform(matrices + 9LL * rotation, coordinates, k));
         const Cell cell = cell_of(point, radius);
         if (squared_length(point) <= r2_max && is_inside(cell, n_z, n_y, n_x)) {
             value = trilinear(volume, cell, n_y, n_x);
