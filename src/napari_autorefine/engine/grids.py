@@ -21,7 +21,12 @@ import healpix
 import numpy as np
 from numba import njit
 
-from napari_autorefine.engine.neighborhoods import DirectionCells, LocalOrientations, direction_cells, local_neighborhoods
+from napari_autorefine.engine.neighborhoods import (
+    DirectionCells,
+    LocalOrientations,
+    direction_cells,
+    local_neighborhoods,
+)
 from napari_autorefine.engine.randomness import glibc_rand, next_perturbation, random_halves
 from napari_autorefine.model.geometry import euler_to_matrix, matrix_to_euler, view_direction
 from napari_autorefine.model.symmetry import PointGroup, is_in_asymmetric_unit
@@ -67,7 +72,7 @@ def pixel_radius_deg(order: int) -> float:
 
 
 def _without_duplicates(vectors: np.ndarray, operators: np.ndarray, radius_deg: float) -> np.ndarray:
-    """Indices of views kept when, going through them in order, mates of a kept view within the radius are dropped."""
+    """Drop every view with a mate of an earlier kept one within the radius; indices of the kept ones."""
     limit = np.cos(np.radians(radius_deg))
     is_kept = np.ones(len(vectors), dtype=bool)
     for i in range(len(vectors)):
@@ -168,7 +173,7 @@ class OrientationGrid:
         return out
 
     def _turn(self, perturbation: float) -> np.ndarray:
-        """The rotation A(p d, p d, p d) that orientations are multiplied by from the right."""
+        """Rotation A(p d, p d, p d) that orientations are multiplied by from the right."""
         return euler_to_matrix(np.full(3, perturbation * self.step_deg))
 
 
@@ -215,9 +220,12 @@ def make_orientation_grid(order: int, group: PointGroup, *, psi_step_deg: float 
 
     Parameters
     ----------
-    order : HEALPix order, 0 to 9
-    group : point group of the reference
-    psi_step_deg : wanted step of psi, rounded down to divide 360; the step of the order if None
+    order
+        HEALPix order, 0 to 9
+    group
+        point group of the reference
+    psi_step_deg
+        wanted step of psi, rounded down to divide 360; the step of the order if None
     """
     pixels = _unique_pixels(order, group)
     rot, tilt = _pixel_angles(order, pixels)
@@ -247,9 +255,12 @@ def translations(range_A: float, step_A: float, dim: int = 2) -> np.ndarray:
 
     Parameters
     ----------
-    range_A : radius, inclusive
-    step_A : spacing along every axis
-    dim : 2 for images, 3 for volumes and tilt stacks
+    range_A
+        radius, inclusive
+    step_A
+        spacing along every axis
+    dim
+        2 for images, 3 for volumes and tilt stacks
 
     Returns
     -------
@@ -262,12 +273,14 @@ def translations(range_A: float, step_A: float, dim: int = 2) -> np.ndarray:
 
 
 def child_translations(coarse_A: np.ndarray, step_A: float) -> np.ndarray:
-    """The offsets a quarter of a step to either side of coarse ones on every axis.
+    """Offsets a quarter of a step to either side of coarse ones on every axis.
 
     Parameters
     ----------
     coarse_A : (n_trans, dim)
-    step_A : coarse step
+        x, y (, z) in Angstrom
+    step_A
+        coarse step
 
     Returns
     -------

@@ -82,9 +82,12 @@ def local_neighborhoods(grid: OrientationGrid, euler_deg: npt.ArrayLike, sigma_d
 
     Parameters
     ----------
-    grid : coarse orientations; the prior is evaluated without perturbation
-    euler_deg : (n, 3), previous poses
-    sigma_deg : standard deviation of the prior, the same for view direction and psi
+    grid
+        coarse orientations; the prior is evaluated without perturbation
+    euler_deg : (n, 3)
+        previous poses
+    sigma_deg
+        standard deviation of the prior, the same for view direction and psi
     """
     previous = euler_to_matrix(np.atleast_2d(np.asarray(euler_deg, dtype=np.float64)))
     offsets, dir_idx, psi_idx, log_prior = _search(
@@ -103,7 +106,7 @@ def local_neighborhoods(grid: OrientationGrid, euler_deg: npt.ArrayLike, sigma_d
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _mate(rotation: np.ndarray, operator: np.ndarray, out: np.ndarray) -> None:
-    """out = rotation @ operator for (3, 3) arrays."""
+    """Write the product rotation @ operator of (3, 3) arrays into ``out``."""
     for i in range(3):
         for j in range(3):
             out[i, j] = (
@@ -118,7 +121,7 @@ def _dot(a: np.ndarray, b: np.ndarray) -> float:
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _carried_psi(mate: np.ndarray, g: np.ndarray, rot: float) -> float:
-    """The psi that brings A(rot, tilt, psi), viewing along g, nearest to ``mate`` as a rotation."""
+    """Psi that brings A(rot, tilt, psi), viewing along g, nearest to ``mate`` as a rotation."""
     ca, sa = np.cos(rot), np.sin(rot)
     cb, sb = g[2], g[0] * ca + g[1] * sa
     along = (cb * ca, cb * sa, -sb)
@@ -163,7 +166,7 @@ def _pairs_within(  # noqa: PLR0913 - flat arguments of a compiled function
 def _nearest_pair(
     rotation: np.ndarray, operators: np.ndarray, vectors: np.ndarray, rot: np.ndarray
 ) -> tuple[list[int], list[float], list[float]]:
-    """The single nearest (direction, mate) pair, its swing counted as 0."""
+    """Nearest (direction, mate) pair, its swing counted as 0."""
     best, best_d, best_psi = -2.0, 0, 0.0
     mate = np.empty((3, 3))
     for s in range(len(operators)):

@@ -30,9 +30,7 @@ _S13 = 0.00046630280576761
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _row(  # noqa: PLR0913 - flat arguments of a compiled function
-    p: np.ndarray, xs: np.ndarray, ys: np.ndarray, extra_phase: np.ndarray, intact: bool, out: np.ndarray
-) -> None:
+def _row(p: np.ndarray, xs: np.ndarray, ys: np.ndarray, extra_phase: np.ndarray, intact: bool, out: np.ndarray) -> None:
     xx, xy, yy, quartic, offset, scale = p[0], p[1], p[2], p[3], p[4], p[6]
     for k in range(out.shape[0]):
         x, y = xs[k], ys[k]
@@ -65,11 +63,15 @@ def ctf(
 
     Parameters
     ----------
-    parameters : (n, 7) float64; x^2, xy, y^2 coefficients of the phase (rad A^2), u^4 coefficient (rad A^4), constant
+    parameters : (n, 7) float64
+        x^2, xy, y^2 coefficients of the phase (rad A^2), u^4 coefficient (rad A^4), constant
         phase (rad), exponential decay (A^2; a quarter of the B-factor), amplitude scale
-    frequencies : (n_frequency, 2) float64, x and y in 1/A
-    extra_phase : (n_frequency,) float64, radians, added for all particles
-    is_first_peak_intact : keep the function at its scale up to the first peak
+    frequencies : (n_frequency, 2) float64
+        x and y in 1/A
+    extra_phase : (n_frequency,) float64
+        radians, added for all particles
+    is_first_peak_intact
+        keep the function at its scale up to the first peak
 
     Returns
     -------

@@ -35,9 +35,12 @@ def ctf_parameters(
 
     Parameters
     ----------
-    optics : optics group of the particles
-    defocus_A : (n, 2), U and V, positive = underfocus; U lies along ``angle_deg`` from +x towards +y
+    optics
+        optics group of the particles
+    defocus_A : (n, 2)
+        U and V, positive = underfocus; U lies along ``angle_deg`` from +x towards +y
     angle_deg, phase_shift_deg, bfactor_A2, scale : (n,) or a number
+        astigmatism angle, phase plate, B-factor and amplitude of each particle, or of all
 
     Returns
     -------
@@ -74,11 +77,16 @@ def ctf(  # noqa: PLR0913 - the columns of a particle table
 
     Parameters
     ----------
-    optics : optics group of the particles
-    defocus_A : (n, 2), U and V, positive = underfocus
-    angle_deg, phase_shift_deg, bfactor, scale : (n,) or a number; bfactor in A^2
-    frequencies : (n_frequency, 2), x and y in 1/A
-    intact_first_peak : 1 up to the first peak, before scale and B-factor
+    optics
+        optics group of the particles
+    defocus_A : (n, 2)
+        U and V, positive = underfocus
+    angle_deg, phase_shift_deg, bfactor, scale : (n,) or a number
+        bfactor in A^2
+    frequencies : (n_frequency, 2)
+        x and y in 1/A
+    intact_first_peak
+        1 up to the first peak, before scale and B-factor
 
     Returns
     -------

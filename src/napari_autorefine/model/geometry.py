@@ -7,7 +7,8 @@ Angles are ZYZ Euler angles ``(rot, tilt, psi) = (alpha, beta, gamma)`` in degre
 ``A`` maps reference coordinates to view coordinates, ``x_view = A @ x_ref``, with column vectors ordered (x, y, z).
 Its rows are the axes of the view in the reference frame; the third row, (sin b cos a, sin b sin a, cos b), is the
 viewing direction. A projection is the integral along view z, and in Fourier space
-``F2D(kx, ky) = F3D(A.T @ (kx, ky, 0))``. With a point-group operator ``R`` of the reference, ``A @ R`` is the same view.
+``F2D(kx, ky) = F3D(A.T @ (kx, ky, 0))``. With a point-group operator ``R`` of the reference, ``A @ R`` is the same
+view.
 
 Offsets are shifts in Angstrom to be applied to an image to bring the particle to its center, voxel ``n // 2``.
 Map arrays are indexed (z, y, x). Everything here is float64 and broadcasts over leading axes.
@@ -31,7 +32,8 @@ def euler_to_matrix(euler_deg: npt.ArrayLike) -> np.ndarray:
 
     Parameters
     ----------
-    euler_deg : (..., 3), rot tilt psi in degrees
+    euler_deg : (..., 3)
+        rot tilt psi in degrees
 
     Returns
     -------
@@ -57,7 +59,8 @@ def matrix_to_euler(matrix: npt.ArrayLike) -> np.ndarray:
 
     Parameters
     ----------
-    matrix : (..., 3, 3), reference to view
+    matrix : (..., 3, 3)
+        reference to view
 
     Returns
     -------
@@ -88,7 +91,7 @@ def axis_rotation(axis: npt.ArrayLike, angle_deg: float) -> np.ndarray:
 
 
 def view_direction(rot_deg: npt.ArrayLike, tilt_deg: npt.ArrayLike) -> np.ndarray:
-    """Viewing direction in the reference frame, the third row of A: (..., 3) unit vectors (x, y, z)."""
+    """Return unit vectors (..., 3), x y z, of the viewing direction in the reference frame: the third row of A."""
     rot, tilt = np.broadcast_arrays(np.radians(rot_deg), np.radians(tilt_deg))
     return np.stack([np.sin(tilt) * np.cos(rot), np.sin(tilt) * np.sin(rot), np.cos(tilt)], axis=-1)
 
@@ -96,11 +99,12 @@ def view_direction(rot_deg: npt.ArrayLike, tilt_deg: npt.ArrayLike) -> np.ndarra
 def rotation_difference_deg(matrix_a: npt.ArrayLike, matrix_b: npt.ArrayLike) -> np.ndarray:
     """Geodesic angle of the rotation that takes ``matrix_a`` to ``matrix_b``.
 
-    Computed from the Frobenius norm of the difference, |A - B|^2 = 8 sin^2(angle / 2), which keeps its precision near 0.
+    Computed from the Frobenius norm of the difference, |A - B|^2 = 8 sin^2(angle / 2), which is precise near 0.
 
     Parameters
     ----------
-    matrix_a, matrix_b : (..., 3, 3), broadcast against each other
+    matrix_a, matrix_b : (..., 3, 3)
+        broadcast against each other
 
     Returns
     -------
@@ -117,8 +121,10 @@ def pose_error_deg(euler_a: npt.ArrayLike, euler_b: npt.ArrayLike, operators: np
 
     Parameters
     ----------
-    euler_a, euler_b : (n, 3), degrees
-    operators : (n_operator, 3, 3), point group of the reference with the identity
+    euler_a, euler_b : (n, 3)
+        degrees
+    operators : (n_operator, 3, 3)
+        point group of the reference with the identity
 
     Returns
     -------
@@ -139,8 +145,10 @@ def angular_distance_deg(euler_a: npt.ArrayLike, euler_b: npt.ArrayLike, operato
 
     Parameters
     ----------
-    euler_a, euler_b : (n, 3), degrees
-    operators : (n_operator, 3, 3), point group of the reference with the identity
+    euler_a, euler_b : (n, 3)
+        degrees
+    operators : (n_operator, 3, 3)
+        point group of the reference with the identity
 
     Returns
     -------

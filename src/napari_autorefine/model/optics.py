@@ -49,8 +49,10 @@ def magnified(optics: OpticsGroup, frequencies: npt.ArrayLike) -> np.ndarray:
 
     Parameters
     ----------
-    optics : the group; its ``magnification`` is (m00, m01, m10, m11)
-    frequencies : (..., 2), x and y in 1/A
+    optics
+        the group; its ``magnification`` is (m00, m01, m10, m11)
+    frequencies : (..., 2)
+        x and y in 1/A
 
     Returns
     -------
@@ -79,8 +81,10 @@ def aberration_phase(optics: OpticsGroup, frequencies: npt.ArrayLike) -> np.ndar
 
     Parameters
     ----------
-    optics : the group
-    frequencies : (n, 2), x and y in 1/A
+    optics
+        the group
+    frequencies : (n, 2)
+        x and y in 1/A
 
     Returns
     -------
@@ -98,8 +102,10 @@ def even_aberration_phase(optics: OpticsGroup, frequencies: npt.ArrayLike) -> np
 
     Parameters
     ----------
-    optics : the group
-    frequencies : (n, 2), x and y in 1/A
+    optics
+        the group
+    frequencies : (n, 2)
+        x and y in 1/A
 
     Returns
     -------

@@ -29,6 +29,8 @@ _GOLDEN = (1.0 + np.sqrt(5.0)) / 2.0
 _ICOSAHEDRAL_TILT_DEG = float(np.degrees(np.arctan(1.0 / _GOLDEN)))  # 31.7174745559: from the two-fold to the five-fold
 # Turn about y, in degrees, that takes I2 to the named setting.
 _ICOSAHEDRAL_TURN_DEG = {"I1": 90.0, "I2": 0.0, "I3": -_ICOSAHEDRAL_TILT_DEG, "I4": _ICOSAHEDRAL_TILT_DEG}
+# Plane normals of the I4 unit in the I2 frame, pointing away from the unit.
+_I4_OUTWARD = np.array([[0.0, 0.0, 1.0], [0.187592, -0.303531, -0.491123], [0.187592, 0.303531, -0.491123]])
 _EDGE = 1e-9  # slack, in radians or cosine, so that directions on the border of the unit count as inside
 
 
@@ -101,7 +103,7 @@ def _point_group(canonical: str, fold: int) -> PointGroup:
 
 
 def point_group(name: str) -> PointGroup:
-    """The rotation group called ``name``, in any case: Cn, Dn, T, O, I, I1, I2, I3 or I4.
+    """Look up the rotation group called ``name``, in any case: Cn, Dn, T, O, I, I1, I2, I3 or I4.
 
     Raises
     ------
@@ -123,20 +125,17 @@ def _cubic_planes(name: str) -> np.ndarray:
         )
     if name == "O":
         return np.array([[0.0, -1.0, 1.0], [1.0, 1.0, 0.0], [-1.0, 1.0, 0.0]])
-    two_fold = np.array(
-        [[0.0, 1.0, 0.0], [-0.5, -_GOLDEN / 2.0, 0.5 / _GOLDEN], [0.5, -_GOLDEN / 2.0, 0.5 / _GOLDEN]]
-    )
+    two_fold = np.array([[0.0, 1.0, 0.0], [-0.5, -_GOLDEN / 2.0, 0.5 / _GOLDEN], [0.5, -_GOLDEN / 2.0, 0.5 / _GOLDEN]])
     if name == "I2":
         return two_fold
-    if name == "I1":
-        turned: np.ndarray = two_fold @ euler_to_matrix((0.0, 90.0, 0.0)).T
-        return turned
-    if name == "I3":
-        turned = two_fold @ euler_to_matrix((0.0, _ICOSAHEDRAL_TILT_DEG, 0.0)).T
-        return turned
-    inward = np.array([[0.0, 0.0, 1.0], [0.187592467856686, -0.303530987314591, -0.491123477863004],
-                       [0.187592467856686, 0.303530987314591, -0.491123477863004]])  # fmt: skip
-    turned = -(inward @ euler_to_matrix((0.0, -_ICOSAHEDRAL_TILT_DEG, 0.0)).T)
+    if name == "I4":
+        return -_turned(_I4_OUTWARD, -_ICOSAHEDRAL_TILT_DEG)
+    return _turned(two_fold, 90.0 if name == "I1" else _ICOSAHEDRAL_TILT_DEG)
+
+
+def _turned(vectors: np.ndarray, tilt_deg: float) -> np.ndarray:
+    """Vectors (n, 3) multiplied by A(0, tilt, 0)."""
+    turned: np.ndarray = vectors @ euler_to_matrix((0.0, tilt_deg, 0.0)).T
     return turned
 
 
@@ -147,9 +146,12 @@ def is_in_asymmetric_unit(group: PointGroup, rot_deg: npt.ArrayLike, tilt_deg: n
 
     Parameters
     ----------
-    group : the point group
-    rot_deg : (...), degrees, in (-180, 180]
-    tilt_deg : (...), degrees, in [0, 180]
+    group
+        the point group
+    rot_deg : (...)
+        degrees, in (-180, 180]
+    tilt_deg : (...)
+        degrees, in [0, 180]
 
     Returns
     -------
