@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import mrcfile
 import numpy as np
@@ -22,7 +22,7 @@ from napari_autorefine.model.volume import Volume
 _HEADER_BYTES = 1024
 _DTYPES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
 _PACKED_4_BIT = 101
-_COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open}
+_COMPRESSED: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open}
 _LARGEST_AXIS = 1_000_000
 
 
@@ -109,25 +109,25 @@ def _parse_header(path: Path, head: bytes) -> MrcHeader:
     raise InputError(f"{path} is not an MRC file: its header gives the impossible size {shape[::-1]} or mode {mode}.")
 
 
-def _byte_orders(head: bytes) -> tuple[str, str]:
+def _byte_orders(head: bytes) -> tuple[Literal["<", ">"], Literal["<", ">"]]:
     """Most likely first: the machine stamp if it is one, else little endian."""
     return (">", "<") if head[212:214] == b"\x11\x11" else ("<", ">")
 
 
-def _header(path: Path, raw: np.void, order: str) -> MrcHeader:
+def _header(path: Path, raw: np.void, order: Literal["<", ">"]) -> MrcHeader:
     mode = int(raw["mode"])
     axes = (int(raw["mapc"]), int(raw["mapr"]), int(raw["maps"]))
     if axes == (0, 0, 0):
         axes = (1, 2, 3)
     if sorted(axes) != [1, 2, 3]:
-        raise InputError(f"{path}: the axis order {axes} in the header is not an order of 1, 2, 3; the file is damaged.")
+        raise InputError(f"{path}: the axis order {axes} in the header is no order of 1, 2, 3; the file is damaged.")
     n_extended = int(raw["nsymbt"])
     if not 0 <= n_extended < 2**31:
         raise InputError(f"{path}: the header gives an extended header of {n_extended} bytes; the file is damaged.")
     sampling = [int(raw[name]) for name in ("mx", "my", "mz")]
     cell = [float(raw["cella"][axis]) for axis in "xyz"]
     size = [abs(length / n) if n > 0 and np.isfinite(length) else 0.0 for length, n in zip(cell, sampling, strict=True)]
-    labels = [bytes(label).decode("latin-1").strip("\0 ") for label in raw["label"][: max(0, min(10, int(raw["nlabl"])))]]
+    labels = [bytes(label).decode("latin-1").strip("\0 ") for label in raw["label"]]
     return MrcHeader(
         path=path,
         shape=(int(raw["nz"]), int(raw["ny"]), int(raw["nx"])),
@@ -191,10 +191,7 @@ def read_data(path: str | os.PathLike[str]) -> tuple[np.ndarray, MrcHeader]:
     header = read_header(path)
     opener = _COMPRESSED.get(first_bytes(header.path, 2))
     try:
-        if opener is None:
-            data = as_float32(map_sections(header), header)
-        else:
-            data = _read_compressed(header, opener)
+        data = as_float32(map_sections(header), header) if opener is None else _read_compressed(header, opener)
     except OSError as error:
         raise read_error(path, error) from error
     order = [header.axes[::-1].index(axis) for axis in (3, 2, 1)]
@@ -231,7 +228,8 @@ def read_volume(path: str | os.PathLike[str]) -> Volume:
     sizes = header.voxel_size_A
     given = [size for size in sizes if size > 0] or [1.0]
     if max(given) - min(given) > 0.01 * max(given):
-        raise InputError(f"{path}: the voxels are not cubes but {sizes[0]:g} x {sizes[1]:g} x {sizes[2]:g} A; resample it.")
+        size = " x ".join(f"{size:g}" for size in sizes)
+        raise InputError(f"{path}: the voxels are not cubes but {size} A; resample it.")
     n_bad = data.size - int(np.count_nonzero(np.isfinite(data)))
     if n_bad:
         raise InputError(f"{path} holds {n_bad} voxels that are not finite numbers (NaN or Inf); repair the map.")
@@ -254,8 +252,14 @@ def write_volume(
 
     Parameters
     ----------
+    path : str or path
+        Name of the file.
     data : (n_z, n_y, n_x)
+        Map with its centre at index n // 2.
+    voxel_size_A : float
+        Edge of a voxel.
     origin_A : (x, y, z)
+        Origin words of the header.
     """
     _write(path, data, (voxel_size_A,) * 3, origin_A=origin_A, is_stack=False)
 

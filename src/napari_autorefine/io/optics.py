@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
@@ -16,6 +15,12 @@ from napari_autorefine.io.names import find_image_file, split_image_name
 from napari_autorefine.model.optics import OpticsGroup
 
 _MAGNIFICATION = ("rlnMagMat00", "rlnMagMat01", "rlnMagMat10", "rlnMagMat11")
+_PIXEL_SIZE_LABELS = (
+    "rlnImagePixelSize",
+    "rlnMicrographPixelSize",
+    "rlnMicrographOriginalPixelSize",
+    "rlnTomoTiltSeriesPixelSize",
+)
 
 
 def renumber_optics(particles: Columns, optics: pd.DataFrame, file: str) -> tuple[np.ndarray, pd.DataFrame]:
@@ -91,8 +96,7 @@ def optics_groups(table: pd.DataFrame, file: str) -> tuple[OpticsGroup, ...]:
 
 def _pixel_sizes(columns: Columns) -> np.ndarray:
     """RELION's order: image, micrograph, original micrograph, tilt series."""
-    labels = ("rlnImagePixelSize", "rlnMicrographPixelSize", "rlnMicrographOriginalPixelSize", "rlnTomoTiltSeriesPixelSize")
-    for label in labels:
+    for label in _PIXEL_SIZE_LABELS:
         if label in columns:
             sizes = columns.numbers(label)
             if (sizes <= 0).any():

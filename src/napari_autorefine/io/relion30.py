@@ -8,7 +8,7 @@ import pandas as pd
 
 from napari_autorefine.errors import InputError
 from napari_autorefine.io.columns import Columns
-from napari_autorefine.io.tables import VERSION_3_1, StarFile
+from napari_autorefine.io.tables import VERSION_3_0, VERSION_3_1, StarFile
 
 _OPTICS_LABELS = (
     "rlnAmplitudeContrast",
@@ -42,7 +42,7 @@ def upgrade_relion_3_0(star: StarFile, path: str | os.PathLike[str]) -> StarFile
     name, table = _particle_table(star, path)
     columns = Columns(table=table, file=str(path), name=name)
     columns.require("rlnImageName")
-    if any(label in table for label in _PIXEL_LABELS.values()) and "rlnMagnification" not in columns:
+    if star.version > VERSION_3_0 and "rlnMagnification" not in columns:
         raise InputError(f"{path} has no table 'data_optics', which files of RELION 3.1 and later need.")
     columns.require("rlnDetectorPixelSize", "rlnMagnification", "rlnVoltage", "rlnSphericalAberration")
     moved = [label for label in _OPTICS_LABELS if label in columns]
@@ -73,4 +73,6 @@ def _particle_table(star: StarFile, path: str | os.PathLike[str]) -> tuple[str, 
         if table is not None:
             return name, table
     found = ", ".join(f"'data_{name}'" for name in star.tables)
-    raise InputError(f"{path} holds no particles: it needs the tables 'data_optics' and 'data_particles' but has {found}.")
+    raise InputError(
+        f"{path} holds no particles: it needs the tables 'data_optics' and 'data_particles' but has {found}."
+    )

@@ -57,7 +57,8 @@ class ParticleStack:
             self._open_header(path, folders, int(row)) for path, row in zip(paths, first_rows, strict=True)
         ]
         self._check_slices()
-        self._box = np.array([header.shape[2] for header in self._headers], np.int64)[self._file]
+        boxes = np.array([header.shape[2] for header in self._headers], np.int64)
+        self._box: np.ndarray = boxes[self._file]
         self._check_optics(particles)
 
     def __len__(self) -> int:
@@ -66,7 +67,7 @@ class ParticleStack:
     @property
     def box_sizes(self) -> np.ndarray:
         """(n,) box size of every image in pixels."""
-        return self._box
+        return self._box.copy()
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -76,11 +77,15 @@ class ParticleStack:
     @property
     def n_byte(self) -> int:
         """Memory that all images take as float32."""
-        return int((self._box.astype(np.int64) ** 2).sum() * 4)
+        return int((self._box**2).sum()) * 4
 
     def place(self, row: int) -> ImagePlace:
         """Return file and slice of one image."""
         return ImagePlace(file=str(self._headers[self._file[row]].path), slice=int(self._slice[row]) + 1)
+
+    def file_order(self, rows: np.ndarray) -> np.ndarray:
+        """Return rows sorted by file and slice, the order in which they are read fastest."""
+        return rows[np.lexsort((self._slice[rows], self._file[rows]))]
 
     def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return images (n, n_y, n_x) float32 in the order of ``indices``; all must have one box size."""
@@ -125,11 +130,11 @@ class ParticleStack:
         header = read_header(found)
         if found.suffix in {".gz", ".bz2"}:
             raise InputError(f"{found} is compressed; unpack it, because images are read at random places.")
-        n_z, n_y, n_x = header.shape
+        _, n_y, n_x = header.shape
         if header.axes != (1, 2, 3):
             raise InputError(f"{found}: the axis order {header.axes} is not that of an image stack.")
         if n_y != n_x:
-            raise InputError(f"{found} (row {row + 1} of {self._star}): the images are {n_x} x {n_y} pixels, not square.")
+            raise InputError(f"{found} (row {row + 1} of {self._star}): images of {n_x} x {n_y} pixels are not square.")
         if n_x % 2:
             raise InputError(
                 f"{found} (row {row + 1} of {self._star}): the box of {n_x} pixels is odd;"

@@ -11,8 +11,8 @@ import pandas as pd
 
 from napari_autorefine.errors import InputError
 from napari_autorefine.io.columns import Columns
-from napari_autorefine.io.optics import complete_optics, optics_groups, renumber_optics
 from napari_autorefine.io.names import search_folders
+from napari_autorefine.io.optics import complete_optics, optics_groups, renumber_optics
 from napari_autorefine.io.relion30 import upgrade_relion_3_0
 from napari_autorefine.io.tables import (
     VERSION_3_1,
@@ -52,9 +52,11 @@ def read_particles(path: str | os.PathLike[str], *, project_dir: str | os.PathLi
 
     Parameters
     ----------
-    path : particle STAR file
-    project_dir : folder that image names are relative to; the working directory if None. Images are only opened for
-        their box size, and only where the file does not give it.
+    path : str or path
+        Particle STAR file.
+    project_dir : str, path or None
+        Folder that image names are relative to; the working directory if None. Images are only opened for their box
+        size, and only where the file does not give it.
 
     Raises
     ------
@@ -188,9 +190,14 @@ def updated_tables(
 
     Parameters
     ----------
-    euler_deg : (n, 3), rot tilt psi
+    particles : n particles
+        As read; not changed.
+    euler_deg : (n, 3)
+        Rot, tilt, psi.
     origin_A : (n, 2) or (n, 3)
-    columns : further columns to set, label to (n,)
+        Shift that brings the particle to the box centre.
+    columns : label to (n,)
+        Further columns to set.
     """
     new = dict(zip(_EULER, np.asarray(euler_deg, np.float64).T, strict=True))
     new.update(zip(_ORIGIN, np.asarray(origin_A, np.float64).T, strict=False))

@@ -133,8 +133,8 @@ class _Reader:
         if self.pending is not None:
             line, self.pending = self.pending, None
             return line
-        for self.number, raw in self.lines:
-            line = raw.strip()
+        for number, raw in self.lines:
+            self.number, line = number, raw.strip()
             if line.startswith("#"):
                 self.note_comment(line)
             elif line:
@@ -240,8 +240,8 @@ class _Reader:
                 self.pending = first
                 return
             yield first
-        for self.number, raw in self.lines:
-            line = raw.strip()
+        for number, raw in self.lines:
+            self.number, line = number, raw.strip()
             if not line:
                 continue
             if line[0] in _SPECIAL:

@@ -62,9 +62,12 @@ def parse_column(label: str, column: Sequence[str], *, as_text: bool = False) ->
 
     Parameters
     ----------
-    label : label without the leading underscore
+    label : str
+        Label without the leading underscore.
     column : (n_row,) texts
-    as_text : keep the texts whatever they are
+        Values as they stand in the file.
+    as_text : bool
+        Keep the texts whatever they are.
     """
     if not as_text and not is_text_label(label):
         values = _integers(column) if "." not in column[0] else None
@@ -80,8 +83,8 @@ def parse_column(label: str, column: Sequence[str], *, as_text: bool = False) ->
 
 def parse_value(label: str, text: str) -> str | int | float:
     """Return one value of a list table."""
-    value = parse_column(label, (text,))[0]
-    return value if isinstance(value, str) else value.item()  # type: ignore[no-any-return]
+    value: str | int | float = parse_column(label, (text,)).tolist()[0]
+    return value
 
 
 def format_column(column: np.ndarray) -> list[str]:
@@ -100,10 +103,10 @@ def _format_floats(column: np.ndarray) -> list[str]:
     with np.errstate(invalid="ignore", over="ignore"):
         plain = (np.rint(values * 1e6) / 1e6 == values) & (size <= 1e5) & ((size >= 1e-3) | (size == 0))
     if plain.all():
-        return ["%12.6f" % value for value in values.tolist()]
+        return [f"{value:12.6f}" for value in values.tolist()]
     texts = column.astype(str).tolist() if column.dtype != np.float64 else map(repr, values.tolist())
     rows = zip(values.tolist(), plain.tolist(), texts, strict=True)
-    return ["%12.6f" % value if is_plain else f"{text:>12}" for value, is_plain, text in rows]
+    return [f"{value:12.6f}" if is_plain else f"{text:>12}" for value, is_plain, text in rows]
 
 
 def format_value(value: Any) -> str:
