@@ -1,0 +1,265 @@
+"""Read and check everything a refinement starts from; whatever is wrong is one InputError before any work is done."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from napari_autorefine.errors import InputError
+from napari_autorefine.events import Message
+from napari_autorefine.io.mrc import read_volume
+from napari_autorefine.io.names import find_image_file, search_folders
+from napari_autorefine.io.stack import ParticleStack
+from napari_autorefine.io.star import are_tilt_stacks, missing_ctf_columns, read_particles, read_star
+from napari_autorefine.jobs.refine_params import RefineParams
+from napari_autorefine.model.optics import OpticsGroup
+from napari_autorefine.model.particles import Particles
+from napari_autorefine.model.resize import even_size, fourier_resize, window
+from napari_autorefine.model.symmetry import point_group
+from napari_autorefine.model.volume import Volume
+
+_SAME_PIXEL_A = 1e-3
+_MASK_ROUNDING = 1e-5
+_CTF_NEEDS = "add them, or switch CTF correction off with --no-ctf"
+
+Mtf = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefineInputs:
+    """Checked inputs of a refinement, all on the grid of the first optics group.
+
+    Attributes
+    ----------
+    references : one (N, N, N) map for both halves, or one per half
+    mask : (N, N, N) within [0, 1], or None
+    mtf : one table (frequency in 1/px, value) or None per optics group; None when there is nothing to correct
+    """
+
+    particles: Particles
+    stack: ParticleStack
+    references: tuple[np.ndarray, ...]
+    voxel_size_A: float
+    mask: np.ndarray | None
+    mtf: tuple[Mtf | None, ...] | None
+    particle_diameter_A: float
+    notes: tuple[Message, ...]
+
+
+def load_inputs(params: RefineParams) -> RefineInputs:
+    """Read particles, map and mask, and check that they fit each other and the options."""
+    point_group(params.symmetry)
+    particles = read_particles(params.particles)
+    _check_particles(particles, params)
+    stack = ParticleStack(particles, star_path=params.particles)
+    group = particles.optics[0]
+    group = replace(group, box_size=int(stack.box_sizes[np.flatnonzero(particles.optics_index == 0)[0]]))
+    diameter = _diameter(params, particles, stack)
+    notes: list[Message] = []
+    references = tuple(_reference(path, group, params, notes) for path in _reference_paths(params.reference))
+    mask = None if params.mask is None else _mask(params, group, notes)
+    if params.solvent_correct_fsc and mask is None:
+        raise InputError("--solvent_correct_fsc needs a mask; give one with --solvent_mask.")
+    return RefineInputs(
+        particles=particles,
+        stack=stack,
+        references=references,
+        voxel_size_A=group.pixel_size_A,
+        mask=mask,
+        mtf=_mtf_tables(particles, params.particles),
+        particle_diameter_A=diameter,
+        notes=tuple(notes),
+    )
+
+
+def check_output(params: RefineParams) -> None:
+    """Make the output folder and check that it can be written and holds no earlier run of the same name."""
+    prefix = Path(params.output)
+    if params.output.endswith("/") or prefix.is_dir():
+        raise InputError(f"--o {params.output} is a folder; give the first part of file names too, as {prefix}/run.")
+    if not (params.overwrite or params.continue_from):
+        earlier = sorted(prefix.parent.glob(f"{glob_safe(prefix.name)}*_optimiser.star"))
+        if earlier:
+            raise InputError(
+                f"{earlier[0]} exists: a run of this name was made before; give --overwrite to replace it,"
+                f" --continue {earlier[-1]} to go on with it, or another name with --o."
+            )
+    folder = prefix.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"The output folder {folder} cannot be made: {error.strerror}; choose another --o.") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"The output folder {folder} cannot be written: no permission; choose another --o.")
+
+
+def glob_safe(name: str) -> str:
+    """Return a file name with the characters that mean something to ``glob`` taken literally."""
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
+
+
+def check_space(inputs: RefineInputs, output: str) -> None:
+    """Check that at least the files of one iteration fit on the disc."""
+    n_voxel = inputs.references[0].size
+    needed = 4 * 4 * n_voxel + 400 * len(inputs.particles)
+    free = shutil.disk_usage(Path(output).parent).free
+    if free < needed:
+        raise InputError(
+            f"No space left for the output in {Path(output).parent}: one iteration needs {needed / 1e6:.0f} MB,"
+            f" {free / 1e6:.0f} MB are free; free some or choose another --o."
+        )
+
+
+def _check_particles(particles: Particles, params: RefineParams) -> None:
+    name = params.particles
+    if are_tilt_stacks(particles) or any(group.dimensionality == 3 for group in particles.optics):
+        raise InputError(f"{name} holds subtomograms; this version refines 2D particle images only.")
+    if params.ctf:
+        missing = missing_ctf_columns(particles)
+        if missing:
+            word = "column" if len(missing) == 1 else "columns"
+            raise InputError(f"{name} lacks the {word} {', '.join(missing)} that CTF correction needs; {_CTF_NEEDS}.")
+    if len(particles) < 2:
+        raise InputError(f"{name} holds one particle; each half-set needs at least one.")
+    assigned = np.unique(particles.half)
+    for half in (1, 2):
+        if assigned.max() > 0 and half not in assigned:
+            raise InputError(f"{name}: rlnRandomSubset leaves half-set {half} empty; remove the column or correct it.")
+
+
+def _diameter(params: RefineParams, particles: Particles, stack: ParticleStack) -> float:
+    """Return the mask diameter, which must fit into every box."""
+    sizes = [
+        float(stack.box_sizes[np.flatnonzero(particles.optics_index == index)[0]]) * group.pixel_size_A
+        for index, group in enumerate(particles.optics)
+        if (particles.optics_index == index).any()
+    ]
+    if params.particle_diameter_A is None:
+        return sizes[0] - params.mask_edge_px * particles.optics[0].pixel_size_A
+    if params.particle_diameter_A > min(sizes):
+        raise InputError(
+            f"--particle_diameter {params.particle_diameter_A:g} A is larger than the box of {min(sizes):g} A;"
+            " give a smaller one, or extract the particles in a larger box."
+        )
+    return params.particle_diameter_A
+
+
+def _reference_paths(path: str) -> tuple[str, ...]:
+    """Return one path, or one per half-set when the name holds half1 or half2, as RELION does."""
+    folder, name = os.path.split(path)
+    for word in ("half1", "half2"):
+        if word in name:
+            return tuple(os.path.join(folder, name.replace(word, other)) for other in ("half1", "half2"))
+    return (path,)
+
+
+def _reference(path: str, group: OpticsGroup, params: RefineParams, notes: list[Message]) -> np.ndarray:
+    volume = read_volume(path)
+    if params.reference_voxel_size_A is not None:
+        volume = Volume(data=volume.data, voxel_size_A=params.reference_voxel_size_A)
+    shape = volume.data.shape
+    if len(set(shape)) != 1:
+        size = " x ".join(str(n) for n in reversed(shape))
+        raise InputError(
+            f"{path} is {size} px, not cubic; make it so with autorefine rebox --i {path} --o NEW.mrc"
+            f" --new_box {group.box_size}."
+        )
+    if not np.any(volume.data):
+        raise InputError(f"{path} is zero everywhere; give another reference map.")
+    same_pixel = abs(volume.voxel_size_A - group.pixel_size_A) <= _SAME_PIXEL_A
+    if same_pixel and shape[0] == group.box_size:
+        return volume.data
+    has = f"{path} has {shape[0]} px at {volume.voxel_size_A:.6g} A"
+    want = f"the particles {group.box_size} px at {group.pixel_size_A:.6g} A"
+    if not params.trust_ref_size:
+        rescale = "" if same_pixel else f" --rescale_angpix {group.pixel_size_A:.6g}"
+        raise InputError(
+            f"{has} but {want}: run autorefine rebox --i {path} --o NEW.mrc{rescale} --new_box {group.box_size},"
+            " or give --trust_ref_size to have it done, or --ref_angpix if the header is wrong."
+        )
+    notes.append(Message(text=f"{has}, {want}: the map is resampled."))
+    return resampled(volume, group)
+
+
+def resampled(volume: Volume, group: OpticsGroup) -> np.ndarray:
+    """Return a cubic map on the grid of an optics group: pixel size by Fourier cropping, box by a window."""
+    data = volume.data
+    if data.shape[0] % 2:  # an odd box would lose its centre when rescaled
+        data = window(data, data.shape[0] + 1)
+    if abs(volume.voxel_size_A - group.pixel_size_A) > _SAME_PIXEL_A:
+        data = fourier_resize(data, even_size(data.shape[0], volume.voxel_size_A, group.pixel_size_A))
+    return window(data, group.box_size)
+
+
+def _mask(params: RefineParams, group: OpticsGroup, notes: list[Message]) -> np.ndarray:
+    path = str(params.mask)
+    volume = read_volume(path)
+    low, high = float(volume.data.min()), float(volume.data.max())
+    if low < -_MASK_ROUNDING or high > 1.0 + _MASK_ROUNDING:
+        raise InputError(f"{path} has values from {low:g} to {high:g}; a mask must lie between 0 and 1.")
+    if high <= 0.0:
+        raise InputError(f"{path} is zero everywhere; a mask must be above 0 somewhere.")
+    shape = volume.data.shape
+    if len(set(shape)) != 1:
+        size = " x ".join(str(n) for n in reversed(shape))
+        raise InputError(f"{path} is {size} px, not cubic; a mask must have the particles' box of {group.box_size} px.")
+    same_pixel = abs(volume.voxel_size_A - group.pixel_size_A) <= _SAME_PIXEL_A
+    if not same_pixel and not params.trust_ref_size:
+        raise InputError(
+            f"{path} has {shape[0]} px at {volume.voxel_size_A:.6g} A but the particles {group.box_size} px at"
+            f" {group.pixel_size_A:.6g} A: run autorefine rebox --i {path} --o NEW.mrc --rescale_angpix"
+            f" {group.pixel_size_A:.6g} --new_box {group.box_size}, or give --trust_ref_size to have it done."
+        )
+    if same_pixel and shape[0] != group.box_size and not params.trust_ref_size:
+        raise InputError(
+            f"{path} has a box of {shape[0]} px but the particles {group.box_size} px: run autorefine rebox --i {path}"
+            f" --o NEW.mrc --new_box {group.box_size}, or give --trust_ref_size to have it done."
+        )
+    if same_pixel and shape[0] == group.box_size:
+        return np.clip(volume.data, 0.0, 1.0)
+    notes.append(Message(text=f"{path} is resampled to {group.box_size} px at {group.pixel_size_A:.6g} A."))
+    return np.clip(resampled(volume, group), 0.0, 1.0)
+
+
+def _mtf_tables(particles: Particles, star_path: str) -> tuple[Mtf | None, ...] | None:
+    """Return the detector transfer per group; None when all groups share one, so that nothing is to be corrected."""
+    paths = [group.mtf_path for group in particles.optics]
+    if len(set(paths)) < 2:
+        return None
+    tables: list[Mtf | None] = []
+    for group in particles.optics:
+        if group.mtf_path is None or group.original_pixel_size_A is None:
+            tables.append(None)
+            continue
+        found = find_image_file(group.mtf_path, search_folders(star_path))
+        if found is None:
+            raise InputError(
+                f"{star_path}: the MTF file {group.mtf_path} of optics group '{group.name}' does not exist;"
+                " correct rlnMtfFileName or remove the column."
+            )
+        tables.append(_mtf_table(found))
+    return tuple(tables)
+
+
+def _mtf_table(path: Path) -> Mtf:
+    labels = ("rlnResolutionInversePixel", "rlnMtfValue")
+    for table in read_star(path).tables.values():
+        if not isinstance(table, dict) and all(label in table for label in labels):
+            frequency, value = (table[label].to_numpy(np.float64) for label in labels)
+            return frequency, value
+    raise InputError(f"{path} is no MTF file: it has no columns {' and '.join(labels)}.")
+
+
+def messages(inputs: RefineInputs) -> Iterator[Message]:
+    """Say what was read, and what was done to make it fit."""
+    groups = len(inputs.particles.optics)
+    yield Message(
+        text=f"{len(inputs.particles)} particles in {len(inputs.stack.files)} stacks, {groups} optics"
+        f" group{'' if groups == 1 else 's'}; box {inputs.references[0].shape[0]} px at {inputs.voxel_size_A:.4g} A."
+    )
+    yield from inputs.notes
