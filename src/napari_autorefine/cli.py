@@ -118,7 +118,7 @@ def make_parser(job: Job) -> argparse.ArgumentParser:
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=110),
     )
     groups: dict[str, Any] = {}
-    taken = set()
+    taken: set[str] = set()
     for record in describe(job.params()):
         heading = record.param.group
         if heading not in groups:
