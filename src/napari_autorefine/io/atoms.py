@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import gemmi
@@ -9,9 +10,23 @@ import numpy as np
 
 from napari_autorefine.errors import InputError
 from napari_autorefine.model.atoms import Atoms
+from napari_autorefine.model.frames import best_rotation
+
+_LARGEST_RMSD_A = 4.0
 
 
-def read_atoms(path: str | Path, *, assembly: str | None = None) -> Atoms:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AtomicModel:
+    """A molecule and the rotations that map its largest chain on other copies of that chain.
+
+    ``rotations`` is (n, 3, 3) float64 with the identity first: the candidates for its point-group operators.
+    """
+
+    atoms: Atoms
+    rotations: np.ndarray
+
+
+def read_model(path: str | Path, *, assembly: str | None = None) -> AtomicModel:
     """Read the first model of a PDB or mmCIF file (also ``.gz``), centered on its mean atom position.
 
     Parameters
@@ -26,16 +41,15 @@ def read_atoms(path: str | Path, *, assembly: str | None = None) -> Atoms:
         structure = gemmi.read_structure(str(file))
     except (RuntimeError, ValueError, OSError) as error:
         raise InputError(f"Atomic model {file} cannot be read ({error}); give a PDB or mmCIF file.") from error
-    if len(structure) == 0:
-        raise InputError(f"Atomic model {file} holds no model; give a PDB or mmCIF file with atoms.")
-    if assembly is not None:
+    if len(structure) > 0 and assembly is not None:
         _expand(structure, assembly, file)
-    sites = [(site.atom.pos.tolist(), site.atom.element.name, site.atom.occ) for site in structure[0].all()]
-    kept = [(xyz, element) for xyz, element, occupancy in sites if occupancy > 0 and element != "X"]
-    if not kept:
+    sites = [] if len(structure) == 0 else [site.atom for site in structure[0].all()]
+    sites = [atom for atom in sites if atom.occ > 0 and atom.element.name != "X"]
+    if not sites:
         raise InputError(f"Atomic model {file} holds no atoms; give a PDB or mmCIF file with atoms.")
-    xyz = np.array([row[0] for row in kept], dtype=np.float64)
-    return Atoms(xyz_A=xyz, element=np.array([row[1] for row in kept])).centered()
+    xyz = np.array([atom.pos.tolist() for atom in sites], dtype=np.float64)
+    atoms = Atoms(xyz_A=xyz, element=np.array([atom.element.name for atom in sites]))
+    return AtomicModel(atoms=atoms.centered(), rotations=_chain_rotations(structure[0]))
 
 
 def _expand(structure: gemmi.Structure, assembly: str, file: Path) -> None:
@@ -45,3 +59,32 @@ def _expand(structure: gemmi.Structure, assembly: str, file: Path) -> None:
         listed = ", ".join(names) or "none"
         raise InputError(f"Atomic model {file} has no assembly {assembly!r} (it has: {listed}); leave --assembly out.")
     structure.transform_to_assembly(assembly, gemmi.HowToNameCopiedChain.AddNumber)
+
+
+def _backbone(chain: gemmi.Chain) -> dict[tuple[int, str, str], list[float]]:
+    """Positions of one atom per residue, C-alpha or phosphorus, by number and name of the residue."""
+    found: dict[tuple[int, str, str], list[float]] = {}
+    for residue in chain:
+        for atom in residue:
+            if atom.name in {"CA", "P"}:
+                found[(residue.seqid.num or 0, residue.name, atom.name)] = atom.pos.tolist()
+                break
+    return found
+
+
+def _chain_rotations(model: gemmi.Model) -> np.ndarray:
+    """Rotations that superpose the largest chain on every chain of the same sequence."""
+    chains = [_backbone(chain) for chain in model]
+    reference = max(chains, key=len)
+    rotations = [np.eye(3)]
+    for other in chains:
+        common = [key for key in reference if key in other]
+        if other is reference or len(common) < max(10, 0.7 * len(reference)):
+            continue
+        source = np.array([reference[key] for key in common])
+        target = np.array([other[key] for key in common])
+        source, target = source - source.mean(axis=0), target - target.mean(axis=0)
+        rotation = best_rotation(source, target)
+        if np.sqrt(((source @ rotation.T - target) ** 2).sum(axis=1).mean()) < _LARGEST_RMSD_A:
+            rotations.append(rotation)
+    return np.stack(rotations)

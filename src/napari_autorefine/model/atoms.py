@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import finufft
@@ -84,11 +85,11 @@ class AtomProjector:
         self._bfactor_A2 = bfactor_A2
         self._elements = sorted({str(name) for name in atoms.element})
         self._xyz = [atoms.xyz_A[atoms.element == name] for name in self._elements]
-        self._weights_2d = self._weights(axis[:, None] ** 2 + axis[None, :] ** 2)
+        self._weights_2d = list(self._weights(axis[:, None] ** 2 + axis[None, :] ** 2))
 
-    def _weights(self, frequency2: np.ndarray) -> list[np.ndarray]:
+    def _weights(self, frequency2: np.ndarray) -> Iterator[np.ndarray]:
         blur = np.exp(-0.25 * self._bfactor_A2 * frequency2)
-        return [form_factor(name, frequency2) * blur for name in self._elements]
+        return (form_factor(name, frequency2) * blur for name in self._elements)
 
     @property
     def frequencies(self) -> np.ndarray:

@@ -1,0 +1,141 @@
+"""Parameters of the particle simulator."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import model_validator
+
+from napari_autorefine.params import JobParams, Param
+
+INPUT, PARTICLES, OPTICS, NOISE = "Input and output", "Particles", "Optics", "Signal and noise"
+
+
+class SimulateParams(JobParams):
+    """Everything that decides what a simulated particle set is."""
+
+    model: Annotated[str, Param("Atomic model", "PDB or mmCIF file, gzipped or not.", INPUT, file_kind="read")] = ""
+    output: Annotated[
+        str, Param("Output", "Folder and first part of the output names.", INPUT, flags=("o",), file_kind="write")
+    ] = ""
+    symmetry: Annotated[
+        str,
+        Param("Symmetry", "Point group; the model is rotated to RELION's axes if it is off.", INPUT, flags=("sym",)),
+    ] = "C1"
+    assembly: Annotated[
+        str, Param("Assembly", "Biological assembly of the file to build, such as 1; empty: atoms as they are.", INPUT)
+    ] = ""
+    overwrite: Annotated[bool, Param("Overwrite", "Replace an earlier set of the same name.", INPUT)] = False
+
+    n_particle: Annotated[int, Param("Particles", "Number of particles.", PARTICLES, flags=("n",), minimum=2)] = 1000
+    box_size: Annotated[int, Param("Box", "Box size, even.", PARTICLES, unit="px", flags=("box",), minimum=16)] = 128
+    pixel_size_A: Annotated[
+        float,
+        Param("Pixel size", "Pixel size.", PARTICLES, unit="A", flags=("angpix",), minimum=0, is_above_minimum=True),
+    ] = 1.8
+    particle_diameter_A: Annotated[
+        float,
+        Param(
+            "Particle circle",
+            "Diameter of the circle that holds the signal; 0: from the atoms.",
+            PARTICLES,
+            unit="A",
+            minimum=0,
+        ),
+    ] = 0.0
+    offset_sigma_A: Annotated[
+        float,
+        Param("Offset spread", "Standard deviation of the origin offsets, per axis.", PARTICLES, unit="A", minimum=0),
+    ] = 3.0
+    seed: Annotated[
+        int,
+        Param("Random seed", "The same seed gives the same set.", PARTICLES, flags=("seed", "random_seed"), minimum=0),
+    ] = 1
+
+    optics_groups: Annotated[
+        int,
+        Param("Optics groups", "Number of optics groups: 300, 200, 300 and 120 kV.", OPTICS, minimum=1, maximum=4),
+    ] = 1
+    group_pixel_size_A: Annotated[
+        tuple[float, ...],
+        Param(
+            "Pixel sizes",
+            "Pixel size of each optics group, when they differ.",
+            OPTICS,
+            unit="A",
+            flags=("group_angpix",),
+            minimum=0,
+            is_above_minimum=True,
+            is_advanced=True,
+        ),
+    ] = ()
+    group_box_size: Annotated[
+        tuple[int, ...],
+        Param(
+            "Boxes",
+            "Box size of each optics group, when they differ.",
+            OPTICS,
+            unit="px",
+            flags=("group_box",),
+            minimum=16,
+            is_advanced=True,
+        ),
+    ] = ()
+    micrographs: Annotated[
+        int, Param("Micrographs", "Number of micrographs: one stack and one scale group each.", OPTICS, minimum=1)
+    ] = 10
+    defocus_min_A: Annotated[float, Param("Smallest defocus", "Smallest defocus.", OPTICS, unit="A")] = 8000.0
+    defocus_max_A: Annotated[float, Param("Largest defocus", "Largest defocus.", OPTICS, unit="A")] = 22000.0
+    astigmatism_A: Annotated[
+        float, Param("Astigmatism", "Largest difference of defocus U and V.", OPTICS, unit="A", minimum=0)
+    ] = 300.0
+
+    snr: Annotated[
+        float,
+        Param(
+            "Signal to noise",
+            "Variance of the signal (CTF applied) inside the particle circle divided by the "
+            "variance of the noise; 0 makes noise-free images.",
+            NOISE,
+            minimum=0,
+        ),
+    ] = 0.08
+    bfactor_A2: Annotated[
+        float,
+        Param(
+            "B-factor",
+            "Blurring of all atoms, exp(-B u^2 / 4); the B-factors of the file are not used.",
+            NOISE,
+            unit="A^2",
+            flags=("bfactor",),
+            minimum=0,
+        ),
+    ] = 60.0
+    scale_sigma: Annotated[
+        float,
+        Param("Scale spread", "Relative spread of the signal over micrographs.", NOISE, minimum=0, maximum=0.5),
+    ] = 0.1
+    noise_length_A: Annotated[
+        float,
+        Param(
+            "Noise length",
+            "0: white noise; L > 0: noise power falls as 1 / (1 + (L u)^2) with the frequency u.",
+            NOISE,
+            unit="A",
+            minimum=0,
+            is_advanced=True,
+        ),
+    ] = 0.0
+    threads: Annotated[int, Param("Threads", "Threads; 0 is all cores.", "Compute", flags=("j",), minimum=0)] = 0
+
+    @model_validator(mode="after")
+    def _check(self) -> SimulateParams:
+        for name, count in (("group_angpix", len(self.group_pixel_size_A)), ("group_box", len(self.group_box_size))):
+            if count not in {0, self.optics_groups}:
+                raise ValueError(f"{name} needs one value per optics group ({self.optics_groups}), not {count}")
+        odd = [size for size in (self.box_size, *self.group_box_size) if size % 2]
+        if odd:
+            raise ValueError(f"box sizes must be even, {odd[0]} is odd")
+        if self.defocus_min_A > self.defocus_max_A:
+            raise ValueError("defocus_min is larger than defocus_max")
+        return self
