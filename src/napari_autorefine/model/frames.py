@@ -46,7 +46,7 @@ def _misfit_deg(rotations: np.ndarray, group: PointGroup, frame: np.ndarray) -> 
 
 
 def _axis_and_angle(rotation: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return the unit axis (by the right-hand rule; of half turns either one) and the angle in degrees within [0, 180]."""
+    """Return unit axis (right-hand rule; either one for half turns) and angle in degrees within [0, 180]."""
     angle = float(rotation_difference_deg(rotation, np.eye(3)))
     values, vectors = np.linalg.eigh(0.5 * (rotation + rotation.T))
     axis = vectors[:, int(np.argmax(values))]
