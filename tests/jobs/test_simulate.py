@@ -170,3 +170,16 @@ def test_rotated_model_is_announced(shared_data: Path, tmp_path: Path) -> None:
     model = str(shared_data / "models" / "1gyt_PepA_D3.pdb.gz")
     events = list(simulate(_params(tmp_path, model=model, symmetry="D3", n_particle=3, box_size=16, pixel_size_A=12.0)))
     assert any(isinstance(event, Message) and "D3" in event.text for event in events)
+
+
+def test_shipped_molecule_is_the_entry(shared_data: Path) -> None:
+    from scipy.spatial import cKDTree
+
+    from napari_autorefine.io.atoms import demo_molecule, read_model
+
+    shipped = demo_molecule()
+    entry = read_model(shared_data / "models" / "5a1a_betagal_D2.cif.gz").atoms
+    assert len(shipped) == len(entry)
+    distance, nearest = cKDTree(entry.xyz_A).query(shipped.xyz_A)
+    assert distance.max() < 0.02
+    assert (entry.element[nearest] == shipped.element).all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 import gemmi
@@ -11,6 +12,7 @@ import numpy as np
 from napari_autorefine.errors import InputError
 from napari_autorefine.model.atoms import Atoms
 from napari_autorefine.model.frames import best_rotation
+from napari_autorefine.model.symmetry import point_group
 
 _LARGEST_RMSD_A = 4.0
 
@@ -88,3 +90,13 @@ def _chain_rotations(model: gemmi.Model) -> np.ndarray:
         if np.sqrt(((source @ rotation.T - target) ** 2).sum(axis=1).mean()) < _LARGEST_RMSD_A:
             rotations.append(rotation)
     return np.stack(rotations)
+
+
+def demo_molecule() -> Atoms:
+    """Return E. coli beta-galactosidase (PDB 5A1A), D2 with its axes on x, y and z, as shipped with the package."""
+    resource = resources.files("napari_autorefine") / "assets" / "beta_galactosidase_5a1a.npz"
+    with resource.open("rb") as file, np.load(file) as stored:
+        chain = stored["xyz"] * float(stored["step_A"])
+        names = np.array([gemmi.Element(int(number)).name for number in stored["atomic_number"]])
+    operators = point_group("D2").operators
+    return Atoms(xyz_A=np.concatenate([chain @ operator.T for operator in operators]), element=np.tile(names, 4))
