@@ -1,0 +1,88 @@
+"""Slices of a Fourier volume, one point and one voxel at a time in float64, and the cases they are tried on."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+
+def half_disc(radius: int, dim: int = 2) -> np.ndarray:
+    """Rows ``z, y, x_start, n, offset`` of the half-plane (or half-volume) inside a radius; the origin comes first."""
+    rows = [(0, 0, 0, 1)]
+    for z in range(-radius, radius + 1) if dim == 3 else (0,):
+        for y in range(-radius, radius + 1):
+            rest = radius**2 - y * y - z * z
+            first = 1 if (z, y) <= (0, 0) else 0
+            if rest >= first:
+                rows.append((z, y, first, math.isqrt(rest) + 1 - first))
+    counts = np.array([row[3] for row in rows])
+    return np.column_stack([np.array(rows), np.cumsum(counts) - counts]).astype(np.int32)
+
+
+def frequencies(rows: np.ndarray) -> np.ndarray:
+    """(n_sample, 3) frequencies of a row table, order x, y, z."""
+    samples = np.zeros((int(rows[:, 3].sum()), 3))
+    for z, y, x_start, n, offset in rows:
+        for j in range(n):
+            samples[offset + j] = x_start + j, y, z
+    return samples
+
+
+def sampling_matrices(n_rot: int, factor: float, seed: int) -> np.ndarray:
+    """Random rotations times ``factor``, after the identity, whose samples lie on voxels and on the fold."""
+    rotations = Rotation.random(n_rot - 1, random_state=seed).as_matrix() if n_rot > 1 else np.empty((0, 3, 3))
+    return (factor * np.concatenate([np.eye(3)[None], rotations])).astype(np.float32)
+
+
+def complex_noise(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    """Complex numbers of variance 2, complex64."""
+    return (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(np.complex64)
+
+
+def corners(point: np.ndarray, radius: int) -> tuple[bool, list[tuple[tuple[int, int, int], float]]]:
+    """Whether ``point`` (x, y, z) is conjugated to x >= 0, and the eight voxels around it with their shares."""
+    is_conjugated = bool(point[0] < 0)
+    x, y, z = -point if is_conjugated else point
+    low = math.floor(x), math.floor(y), math.floor(z)
+    found = []
+    for dx, dy, dz in itertools.product((0, 1), repeat=3):
+        share = (1 - abs(x - low[0] - dx)) * (1 - abs(y - low[1] - dy)) * (1 - abs(z - low[2] - dz))
+        found.append(((low[2] + dz + radius, low[1] + dy + radius, low[0] + dx), share))
+    return is_conjugated, found
+
+
+def project(volume: np.ndarray, matrices: np.ndarray, samples: np.ndarray, r2_max: float) -> np.ndarray:
+    """Slices (n_rot, n_sample) complex128."""
+    radius = (volume.shape[0] - 1) // 2
+    slices = np.zeros((len(matrices), len(samples)), dtype=np.complex128)
+    for o, k in np.ndindex(slices.shape):
+        point = matrices[o].astype(np.float64) @ samples[k]
+        if point @ point <= r2_max:
+            is_conjugated, found = corners(point, radius)
+            value = sum(share * complex(volume[voxel]) for voxel, share in found)
+            slices[o, k] = np.conj(value) if is_conjugated else value
+    return slices
+
+
+def backproject(
+    shape: tuple[int, int, int],
+    matrices: np.ndarray,
+    values: np.ndarray,
+    weights: np.ndarray,
+    samples: np.ndarray,
+    r2_max: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of ``values`` and ``weights``, both (n_rot, n_sample), over the voxels of ``shape``; sample 0 left out."""
+    data, weight = np.zeros(shape, dtype=np.complex128), np.zeros(shape)
+    for o, k in np.ndindex(values.shape):
+        point = matrices[o].astype(np.float64) @ samples[k]
+        if k > 0 and point @ point <= r2_max:
+            is_conjugated, found = corners(point, (shape[0] - 1) // 2)
+            value = np.conj(values[o, k]) if is_conjugated else values[o, k]
+            for voxel, share in found:
+                data[voxel] += share * value
+                weight[voxel] += share * weights[o, k]
+    return data, weight
