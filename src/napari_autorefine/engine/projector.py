@@ -98,7 +98,9 @@ def make_reference(
     if keep > padded // 2:
         raise ValueError(f"r_max {r_max} lies beyond half of the box of {box_size}")
     scale = float(box_size) ** -data_dim
-    planes = _in_plane_transform(map_, padded, keep, gridding_table(box_size, pad) if gridding_correct else None, threads)
+    planes = _in_plane_transform(
+        map_, padded, keep, gridding_table(box_size, pad) if gridding_correct else None, threads
+    )
     radius = array_radius(pad, r_max)
     data = np.zeros((2 * radius + 1, 2 * radius + 1, radius + 2), dtype=np.complex64)
     axis = np.arange(-keep, keep + 1)

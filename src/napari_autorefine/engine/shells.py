@@ -49,7 +49,7 @@ def shell_sums(values: np.ndarray, shells: np.ndarray, n_shell: int) -> np.ndarr
 
 @lru_cache(maxsize=8)
 def half_shell_counts(box_size: int, n_dim: int) -> np.ndarray:
-    """Stored coefficients per shell of a real-to-complex transform; (box_size // 2 + 1,) int64."""
+    """Count stored coefficients per shell of a real-to-complex transform; (box_size // 2 + 1,) int64."""
     n_shell = box_size // 2 + 1
     return np.bincount(half_shells(box_size, n_dim).ravel(), minlength=n_shell)[:n_shell]
 
