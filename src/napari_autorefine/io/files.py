@@ -64,3 +64,41 @@ def first_bytes(path: str | os.PathLike[str], n_byte: int = 1024) -> bytes:
     if head.startswith(_LFS_STAMP):
         raise InputError(f"{path} is a git-LFS pointer, not the file itself; run `git lfs pull` in its repository.")
     return head
+
+
+class FileSet:
+    """Files that belong together: written under temporary names, renamed in order once all of them are complete.
+
+    Used as a context manager; when the block fails nothing appears under its final name.
+    """
+
+    def __init__(self) -> None:
+        self._files: list[tuple[Path, Path]] = []
+
+    def __enter__(self) -> FileSet:
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        target = Path()
+        try:
+            if error is None:
+                for temporary, target in self._files:
+                    os.replace(temporary, target)
+        except OSError as failure:
+            raise write_error(target, failure) from failure
+        finally:
+            for temporary, _target in self._files:
+                with suppress(OSError):
+                    temporary.unlink(missing_ok=True)
+
+    def new(self, path: str | os.PathLike[str]) -> Path:
+        """Return the temporary name under which to write ``path``."""
+        target = Path(path)
+        temporary = target.with_name(f".{os.getpid()}.{target.name}")
+        self._files.append((temporary, target))
+        return temporary
+
+    @property
+    def targets(self) -> tuple[Path, ...]:
+        """Final names in the order in which they appear."""
+        return tuple(target for _, target in self._files)

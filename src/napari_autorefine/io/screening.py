@@ -178,9 +178,10 @@ def _warnings(statistics: ImageStatistics, good: np.ndarray) -> tuple[str, ...]:
         odd = (np.abs(mean) > _WORST_MEAN * std) | (std < _LEAST_STD) | (std > _MOST_STD)
     if not odd.any():
         return ()
-    first = int(np.flatnonzero(good)[np.flatnonzero(odd)[0]])
+    first = int(np.flatnonzero(odd)[0])
+    row = int(np.flatnonzero(good)[first]) + 1
     return (
-        f"{int(odd.sum())} of {len(odd)} images are not normalised (background mean {statistics.background_mean[first]:.3g}"
-        f" and deviation {statistics.background_std[first]:.3g} in row {first + 1}, instead of 0 and 1): extract them again"
-        " with normalisation, and check that the particle diameter covers the particle.",
+        f"{int(odd.sum())} of {len(odd)} images are not normalised (background mean {mean[first]:.3g} and deviation"
+        f" {std[first]:.3g} in row {row}, instead of 0 and 1): extract them again with normalisation, and check that"
+        " the particle diameter covers the particle.",
     )

@@ -1,0 +1,272 @@
+"""Read the files of an iteration back: everything that is needed to go on from there."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_autorefine.errors import InputError
+from napari_autorefine.io.columns import Columns
+from napari_autorefine.io.mrc import read_volume
+from napari_autorefine.io.run_tables import EXTRA_TABLE
+from napari_autorefine.io.star import read_particles
+from napari_autorefine.io.tables import ListTable, StarFile, read_star
+from napari_autorefine.model.particles import Particles
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedRun:
+    """One iteration as read from its files. The dictionaries hold the keyword arguments of the engine's state classes.
+
+    Attributes
+    ----------
+    iteration : number of the iteration that is complete
+    prefix : output root of the run
+    box_size, voxel_size_A : grid of the reference
+    halves : one per half-set, by the attribute names of a half model
+    fsc : (n_shell,) between the halves
+    poses, sampling, convergence : by the attribute names of the state's parts
+    particles : the particle set with its half-sets
+    group_names : (n_group,) of the scale groups, in the order of ``scale``
+    options : optimiser settings, by the names of the run settings
+    params : content of ``PREFIX_params.json``; empty without it
+    """
+
+    iteration: int
+    prefix: str
+    box_size: int
+    voxel_size_A: float
+    halves: tuple[dict[str, Any], dict[str, Any]]
+    fsc: np.ndarray
+    poses: dict[str, Any]
+    sampling: dict[str, Any]
+    convergence: dict[str, Any]
+    particles: Particles
+    group_names: tuple[str, ...]
+    options: dict[str, Any]
+    params: dict[str, Any]
+
+
+def read_run(optimiser: str | os.PathLike[str]) -> SavedRun:
+    """Read a run from the ``_optimiser.star`` of one of its iterations, written here or by RELION 3.1 to 5.
+
+    Raises
+    ------
+    InputError
+        A file that is missing or not of such a run, or the optimiser file of a finished run.
+    """
+    path = Path(optimiser)
+    star = read_star(path)
+    general = _Pairs(star, "optimiser_general", path)
+    if general.number("rlnDoAutoRefine") == 0:
+        raise InputError(f"{path} is not of an auto-refinement; only those can be continued.")
+    if general.number("rlnCurrentIteration") < 0 or "rlnModelStarFile2" not in general:
+        raise InputError(f"{path} is of a finished run; give the optimiser file of one of its iterations (_itNNN_).")
+    models = [general.file(label) for label in ("rlnModelStarFile", "rlnModelStarFile2")]
+    first = read_star(models[0])
+    model = _Pairs(first, "model_general", models[0])
+    sampling = _sampling(_Pairs.read(general.file("rlnOrientSamplingStarFile"), "sampling_general"), model)
+    extra = star.pairs(EXTRA_TABLE) or {}
+    if extra:
+        sampling["is_local"] = bool(extra["autorefineIsLocal"])
+        sampling["sigma_angle_deg"] = float(extra["autorefineSigmaAngle"])
+    particles = read_particles(general.file("rlnExperimentalDataStarFile"))
+    box_size = int(model.number("rlnOriginalImageSize"))
+    n_optics = len(particles.optics)
+    return SavedRun(
+        iteration=int(general.number("rlnCurrentIteration")),
+        prefix=general.text("rlnOutputRootName"),
+        box_size=box_size,
+        voxel_size_A=model.number("rlnPixelSize"),
+        halves=(_half(first, models[0], n_optics), _half(read_star(models[1]), models[1], n_optics)),
+        fsc=_columns(first, "model_class_1", models[0]).numbers("rlnGoldStandardFsc", 0.0),
+        poses=_poses(particles),
+        sampling=sampling,
+        convergence=_convergence(general, model, extra),
+        particles=particles,
+        group_names=_group_names(first, models[0]),
+        options=_options(general, model),
+        params=_params(general),
+    )
+
+
+class _Pairs:
+    """A list table with sentences for what is missing."""
+
+    def __init__(self, star: StarFile, name: str, path: Path) -> None:
+        self.path, self.name = path, name
+        pairs = star.pairs(name)
+        if pairs is None:
+            raise InputError(f"{path} is not a file of a refinement: it has no table 'data_{name}'.")
+        self.pairs: ListTable = pairs
+
+    @classmethod
+    def read(cls, path: Path, name: str) -> _Pairs:
+        return cls(read_star(path), name, path)
+
+    def __contains__(self, label: str) -> bool:
+        return label in self.pairs
+
+    def text(self, label: str) -> str:
+        if label not in self.pairs:
+            raise InputError(f"{self.path}, table 'data_{self.name}': {label} is missing.")
+        return str(self.pairs[label])
+
+    def number(self, label: str, default: float | None = None) -> float:
+        if label not in self.pairs and default is not None:
+            return default
+        text = self.text(label)
+        try:
+            return float(text)
+        except ValueError:
+            raise InputError(f"{self.path}: the value '{text}' of {label} is not a number.") from None
+
+    def file(self, label: str) -> Path:
+        """Return the file a label names: as it stands, else beside this file."""
+        named = Path(self.text(label))
+        beside = self.path.parent / named.name
+        return named if named.is_file() or not beside.is_file() else beside
+
+
+def _columns(star: StarFile, name: str, path: Path) -> Columns:
+    table = star.loop(name)
+    if table is None:
+        raise InputError(f"{path} is not a model file: it has no table 'data_{name}'.")
+    return Columns(table=table, file=str(path), name=name)
+
+
+def _half(star: StarFile, path: Path, n_optics: int) -> dict[str, Any]:
+    general = _Pairs(star, "model_general", path)
+    spectra = _columns(star, "model_class_1", path)
+    classes = _columns(star, "model_classes", path)
+    n_shell = int(general.number("rlnOriginalImageSize")) // 2 + 1
+    map_name = Path(str(classes.texts("rlnReferenceImage")[0]))
+    map_path = map_name if map_name.is_file() else path.parent / map_name.name
+    return {
+        "map": read_volume(map_path).data,
+        "tau2": spectra.numbers("rlnReferenceTau2"),
+        "ssnr": spectra.numbers("rlnSsnrMap"),
+        "sigma2_map": spectra.numbers("rlnReferenceSigma2", 0.0),
+        "completeness": spectra.numbers("rlnFourierCompleteness", 0.0),
+        "sigma2_noise": np.stack([_noise(star, path, group, n_shell) for group in range(1, n_optics + 1)]),
+        "scale": _columns(star, "model_groups", path).numbers("rlnGroupScaleCorrection", 1.0),
+        "norm_average": general.number("rlnNormCorrectionAverage", 1.0),
+        "sigma_offset_A": general.number("rlnSigmaOffsetsAngst"),
+        "pdf_direction": _columns(star, "model_pdf_orient_class_1", path).numbers("rlnOrientationDistribution"),
+        "mean_p_max": general.number("rlnAveragePmax", 0.0),
+        "log_likelihood": general.number("rlnLogLikelihood", 0.0),
+        "accuracy_rot_deg": float(classes.numbers("rlnAccuracyRotations", 999.0)[0]),
+        "accuracy_trans_A": float(classes.numbers("rlnAccuracyTranslationsAngst", 999.0)[0]),
+        "orientability": spectra.numbers("rlnSpectralOrientabilityContribution", 0.0),
+    }
+
+
+def _noise(star: StarFile, path: Path, group: int, n_shell: int) -> np.ndarray:
+    """Return the noise of one optics group, 0 in shells that the file leaves out."""
+    columns = _columns(star, f"model_optics_group_{group}", path)
+    sigma2 = np.zeros(n_shell)
+    sigma2[columns.integers("rlnSpectralIndex")] = columns.numbers("rlnSigma2Noise")
+    return sigma2
+
+
+def _group_names(star: StarFile, path: Path) -> tuple[str, ...]:
+    return tuple(_columns(star, "model_groups", path).texts("rlnGroupName").tolist())
+
+
+def _sampling(pairs: _Pairs, model: _Pairs) -> dict[str, Any]:
+    sigma = model.number("rlnSigmaPriorRotAngle", 0.0)
+    return {
+        "symmetry": pairs.text("rlnSymmetryGroup"),
+        "healpix_order": int(pairs.number("rlnHealpixOrder")),
+        "psi_step_deg": pairs.number("rlnPsiStep"),
+        "offset_range_A": pairs.number("rlnOffsetRange"),
+        "offset_step_A": pairs.number("rlnOffsetStep"),
+        "perturbation": pairs.number("rlnSamplingPerturbInstance", 0.0),
+        "perturbation_factor": pairs.number("rlnSamplingPerturbFactor", 0.5),
+        "is_local": model.number("rlnOrientationalPriorMode", 0) != 0 and sigma > 0,
+        "sigma_angle_deg": sigma,
+        "healpix_order_original": int(pairs.number("rlnHealpixOrderOriginal", pairs.number("rlnHealpixOrder"))),
+        "psi_step_original_deg": pairs.number("rlnPsiStepOriginal", pairs.number("rlnPsiStep")),
+        "offset_range_original_A": pairs.number("rlnOffsetRangeOriginal", pairs.number("rlnOffsetRange")),
+        "offset_step_original_A": pairs.number("rlnOffsetStepOriginal", pairs.number("rlnOffsetStep")),
+        "is_3d_translation": pairs.number("rlnIs3DTranslationalSampling", 0) != 0,
+    }
+
+
+def _convergence(general: _Pairs, model: _Pairs, extra: ListTable) -> dict[str, Any]:
+    best = general.number("rlnBestResolutionThusFar", 0.0)
+    return {
+        "current_resolution_A": model.number("rlnCurrentResolution"),
+        "current_size": int(model.number("rlnCurrentImageSize")),
+        "coarse_size": int(extra.get("autorefineCoarseSize", 0)),
+        "incr_size": int(general.number("rlnIncrementImageSize", 10)),
+        "n_iter_without_resolution_gain": int(general.number("rlnNumberOfIterWithoutResolutionGain")),
+        "n_iter_without_change": int(general.number("rlnNumberOfIterWithoutChangingAssignments")),
+        "best_resolution_A": float(extra.get("autorefineBestResolution", 1.0 / best if best > 0 else math.inf)),
+        "change_rot_deg": general.number("rlnChangesOptimalOrientations", 999.0),
+        "change_trans_A": general.number("rlnChangesOptimalOffsets", 999.0),
+        "smallest_change_rot_deg": general.number("rlnSmallestChangesOrientations", 999.0),
+        "smallest_change_trans_A": general.number("rlnSmallestChangesOffsets", 999.0),
+        "is_fine_enough": bool(extra.get("autorefineIsFineEnough", 0)),
+        "has_high_fsc": general.number("rlnHasHighFscAtResolLimit", 0) != 0,
+        "has_converged": general.number("rlnHasConverged", 0) != 0,
+    }
+
+
+def _poses(particles: Particles) -> dict[str, Any]:
+    columns = Columns(table=particles.table, file="particles", name="particles")
+    return {
+        "euler_deg": particles.euler_deg,
+        "origin_A": particles.origin_A,
+        "p_max": columns.numbers("rlnMaxValueProbDistribution", 0.0),
+        "log_likelihood": columns.numbers("rlnLogLikeliContribution", 0.0),
+        "n_significant": columns.integers("rlnNrOfSignificantSamples", 0),
+        "norm_correction": particles.norm_correction,
+    }
+
+
+def _options(general: _Pairs, model: _Pairs) -> dict[str, Any]:
+    mask = general.text("rlnSolventMaskName") if "rlnSolventMaskName" in general else "None"
+    return {
+        "random_seed": int(general.number("rlnRandomSeed", 0)),
+        "particle_diameter_A": general.number("rlnParticleDiameter"),
+        "mask_edge_px": general.number("rlnWidthMaskEdge", 5.0),
+        "zero_mask": general.number("rlnDoZeroMask", 1) != 0,
+        "flatten_solvent": general.number("rlnDoSolventFlattening", 1) != 0,
+        "solvent_correct_fsc": general.number("rlnDoSolventFscCorrection", 0) != 0,
+        "mask": None if mask in {"None", ""} else mask,
+        "low_resol_join_halves_A": general.number("rlnJoinHalvesUntilThisResolution", -1.0),
+        "adaptive_fraction": general.number("rlnAdaptiveOversampleFraction", 0.999),
+        "auto_local_healpix_order": int(general.number("rlnAutoLocalSearchesHealpixOrder", 4)),
+        "max_iterations": int(general.number("rlnNumberOfIterations", 999)),
+        "max_coarse_size": int(general.number("rlnMaximumCoarseImageSize", -1)),
+        "max_significant": int(general.number("rlnMaximumSignificantPoses", -1)),
+        "strict_highres_exp_A": general.number("rlnHighresLimitExpectation", -1.0),
+        "tau2_fudge": model.number("rlnTau2FudgeFactor", 1.0),
+        "pad": int(model.number("rlnPaddingFactor", 2.0)),
+        "ctf": general.number("rlnDoCorrectCtf", 1) != 0,
+        "ctf_intact_first_peak": general.number("rlnDoIgnoreCtfUntilFirstPeak", 0) != 0,
+        "ref_ctf_corrected": general.number("rlnRefsAreCtfCorrected", 1) != 0,
+        "norm": general.number("rlnDoCorrectNorm", 1) != 0,
+        "scale": general.number("rlnDoCorrectScale", 1) != 0,
+    }
+
+
+def _params(general: _Pairs) -> dict[str, Any]:
+    """Return what PREFIX_params.json holds, beside the optimiser file or where the output root says."""
+    root = Path(general.text("rlnOutputRootName"))
+    for folder in (general.path.parent, root.parent):
+        path = folder / f"{root.name}_params.json"
+        if path.is_file():
+            try:
+                content = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise InputError(f"{path} is damaged: {error}.") from error
+            return dict(content)
+    return {}
