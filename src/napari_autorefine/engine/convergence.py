@@ -109,7 +109,7 @@ def check_convergence(
     if not is_fine_enough(sampling, accuracy):
         return ConvergenceDecision(
             convergence=replace(convergence, is_fine_enough=False),
-            reason=f"goes on: the expected error has fallen to {error:.3g} deg, the step of {step:.3g} deg is too coarse",
+            reason=f"goes on: the expected error is now {error:.3g} deg, too small for the step of {step:.3g} deg",
         )
     search = "local" if sampling.is_local else "global"
     stalled = convergence.n_iter_without_resolution_gain

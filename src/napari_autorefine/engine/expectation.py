@@ -76,18 +76,18 @@ def cross_terms(slices: Any, weighted: Any) -> Any:
     return as_real(slices) @ as_real(weighted).T
 
 
-def log_likelihoods(slices: Any, image: Any, contrast: Any, score_weight: Any, phases: Any) -> Any:
-    """-D(o, t) without its constant for one image; (n_rot, n_trans) float32."""
-    weighted = shifted(image * (contrast * score_weight), phases)
+def log_likelihoods(slices: Any, trials: Any, contrast: Any, score_weight: Any) -> Any:
+    """-D(o, t) without its constant for one image at trial shifts (n_trans, K); (n_rot, n_trans) float32."""
+    weighted = trials * (contrast * score_weight)
     power = weighted_power(slices, 0.5 * contrast * contrast * score_weight)
     return cross_terms(slices, weighted) - power[:, None]
 
 
-def correlations(slices: Any, image: Any, contrast: Any, inside: Any, phases: Any) -> Any:
-    """Normalised cross-correlation of one image with its CTF-affected slices; (n_rot, n_trans) float32."""
+def correlations(slices: Any, trials: Any, image: Any, contrast: Any, inside: Any) -> Any:
+    """Normalised cross-correlation of one image, at trial shifts (n_trans, K), with its CTF-affected slices."""
     xp = array_module(slices)
     masked_contrast = contrast * inside
-    weighted = shifted(image * masked_contrast, phases)
+    weighted = trials * masked_contrast
     power = weighted_power(slices, masked_contrast * masked_contrast)
     norm = xp.sqrt(xp.sum(inside * (image.real**2 + image.imag**2)))
     scale = 1.0 / xp.maximum(xp.sqrt(power) * norm, np.float32(1e-30))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from types import ModuleType
 from typing import Any
@@ -21,22 +21,20 @@ class PreparedImages:
     Attributes
     ----------
     masked, unmasked : (n, n_sample) complex64; masked images are compared, unmasked ones reconstructed
-    contrast : (n, n_sample) float32, CTF times group scale, in other words what the slice is multiplied by
-    ctf : (n, n_sample) float32, the same without the scale
+    model_ctf : (n, n_sample) float32, what a slice is multiplied by before the group scale: the CTF, or its square for
+        premultiplied data
+    contrast : (n, n_sample) float32, ``model_ctf`` times group scale
+    gain, weight : (n, n_sample) float32, factors of the unmasked image and of its weight in the reconstruction
     outer_power : (n, n_shell) float64, power of the masked image per image shell outside the samples' disc
-    old_origin_px : (n, 2) float64, whole-pixel shift already applied
     """
 
     masked: Any
     unmasked: Any
+    model_ctf: Any
     contrast: Any
-    ctf: Any
+    gain: Any
+    weight: Any
     outer_power: np.ndarray
-    old_origin_px: np.ndarray
-
-    def narrowed(self, ctf: Any, contrast: Any) -> PreparedImages:
-        """Return the same images with their transfer functions filled in."""
-        return replace(self, ctf=ctf, contrast=contrast)
 
 
 def move_and_mask(

@@ -162,7 +162,7 @@ def join_radius(box_size: int, voxel_size_A: float, resolution_A: float, join_A:
 
 
 def join_low_resolution(first: Accumulators, second: Accumulators, shells: int) -> None:
-    """Replace the sums of both halves by their average within ``shells``, in place, so that the halves stay together."""
+    """Replace the sums of both halves within ``shells`` by their average, in place, so that they cannot drift apart."""
     keep = min(round_half_up(first.pad * shells), first.radius)
     rows = slice(first.radius - keep, first.radius + keep + 1)
     plane = plane_radius2(keep, keep + 1)
@@ -309,7 +309,7 @@ def _regularized(weight: np.ndarray, prior: np.ndarray) -> np.ndarray:
 
 
 def _weight_floor(acc: Accumulators, prior: np.ndarray) -> np.ndarray:
-    """A thousandth of the radial mean of the regularised weight, by squared padded radius; float32."""
+    """Tabulate a thousandth of the radial mean of the regularised weight, by squared padded radius; float32."""
     last = int(acc.r2_max)
     shells = np.minimum((np.sqrt(np.arange(last)) / acc.pad).astype(np.int64), max(ceil(acc.r_max) - 1, 0))
 

@@ -41,7 +41,7 @@ class SamplingDecision:
     reason: str
 
 
-def initial_sampling(options: RefineOptions, *, voxel_size_A: float, is_3d_translation: bool = False) -> Sampling:
+def initial_sampling(options: RefineOptions, voxel_size_A: float, *, is_3d_translation: bool = False) -> Sampling:
     """Return the search grid of the first iteration; offsets of the options are in pixels of the reference."""
     order = options.healpix_order
     step = Sampling(
@@ -110,7 +110,7 @@ def next_sampling(
                 sampling=sampling,
                 convergence=replace(convergence, is_fine_enough=False),
                 is_refined=False,
-                reason=f"fine enough for now ({text}), but the search is global: waiting for two iterations without gain",
+                reason=f"fine enough for now ({text}), but global: waits for two iterations without gain",
             )
         text = f"no gain in two iterations; a global search is not left without trying a finer one ({text})"
     return SamplingDecision(

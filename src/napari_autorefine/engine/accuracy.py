@@ -1,0 +1,84 @@
+"""Expected accuracy of orientations and offsets: how far a pose can be off before the data tell the difference.
+
+For a rotation or shift error e, Q(e) = 1/2 sum_k C^2 |P - P_e|^2 / s2 is the log-odds in favour of the right pose; the
+accuracy is the first error on a fixed ladder at which Q exceeds -ln 0.01, averaged over particles
+(Scheres 2012, J. Struct. Biol. 180, 519-530, section 2.4).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from napari_autorefine.engine.context import GroupGeometry, HalfContext
+from napari_autorefine.engine.expectation import make_slices
+from napari_autorefine.model.geometry import euler_to_matrix
+
+_DECISIVE = -np.log(0.01)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accuracy:
+    """Mean expected errors and the share of each shell in the angular information, (n_shell,)."""
+
+    rot_deg: float
+    trans_A: float
+    orientability: np.ndarray
+
+
+def error_ladder(steps: tuple[tuple[float, float], ...], last: float) -> np.ndarray:
+    """Growing errors: ``(limit, step)`` pairs say by how much an error below ``limit`` grows."""
+    errors = [0.0]
+    while errors[-1] <= last:
+        errors.append(errors[-1] + next(step for limit, step in steps if errors[-1] < limit - 1e-9))
+    return np.array(errors[1:])
+
+
+ROTATION_ERRORS_DEG = error_ladder(
+    ((0.2, 0.05), (1, 0.1), (2, 0.2), (5, 0.5), (10, 1), (20, 2), (np.inf, 5)), last=30.0
+)
+SHIFT_ERRORS_PX = error_ladder(((1, 0.1), (2, 0.2), (5, 0.5), (10, 1), (np.inf, 2)), last=10.0)
+
+
+def particle_accuracy(
+    half: HalfContext, geometry: GroupGeometry, euler_deg: np.ndarray, model_ctf: np.ndarray, seed: int, n_shell: int
+) -> tuple[float, float, np.ndarray]:
+    """Angular (deg) and translational (A) accuracy of one particle, and its angular information per shell.
+
+    Parameters
+    ----------
+    euler_deg : (3,) current angles
+    model_ctf : (n_sample,) what a slice is multiplied by
+    seed : chooses which angle and which axis is tried
+    """
+    rng = np.random.default_rng(seed)
+    trials = np.tile(euler_deg, (len(ROTATION_ERRORS_DEG) + 1, 1))
+    trials[1:, rng.integers(3)] += ROTATION_ERRORS_DEG
+    samples, weight = geometry.samples, half.models[geometry.index].score_weight * model_ctf**2
+    slices = make_slices(
+        half.reference,
+        geometry.sampling_matrices(euler_to_matrix(trials)),
+        samples.rows,
+        samples.n_sample,
+        half.r2_max,
+    )
+    difference = slices[1:] - slices[0]
+    density = 0.5 * weight * (difference.real**2 + difference.imag**2)
+    rung = _first_decisive(density.sum(axis=1))
+    per_shell = np.bincount(geometry.model_shell, weights=density[rung], minlength=n_shell)
+    axis = samples.x if rng.integers(2) == 0 else samples.y
+    power = weight * (slices[0].real ** 2 + slices[0].imag ** 2)
+    turns = np.outer(SHIFT_ERRORS_PX, axis) * (2 * np.pi / samples.box_size)
+    shift_rung = _first_decisive((1.0 - np.cos(turns)) @ power)
+    total = per_shell.sum()
+    return (
+        float(ROTATION_ERRORS_DEG[rung]),
+        float(SHIFT_ERRORS_PX[shift_rung] * geometry.optics.pixel_size_A),
+        per_shell / total if total > 0 else per_shell,
+    )
+
+
+def _first_decisive(evidence: np.ndarray) -> int:
+    decisive = np.flatnonzero(evidence > _DECISIVE)
+    return int(decisive[0]) if len(decisive) else len(evidence) - 1

@@ -1,0 +1,161 @@
+"""What every particle of a half-set shares during one iteration: grid, reference, spectra, phase ramps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from napari_autorefine.engine.grids import OrientationGrid, child_translations, translations
+from napari_autorefine.engine.samples import FourierSamples
+from napari_autorefine.engine.state import Sampling
+from napari_autorefine.model.geometry import round_half_away
+from napari_autorefine.model.optics import OpticsGroup, aberration_phase, magnification_matrix
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchGrid:
+    """Orientations and shifts searched in one iteration.
+
+    Attributes
+    ----------
+    shifts_A : (n_trans, 2) coarse shifts, unperturbed: priors are evaluated here
+    trial_shifts_A : (n_trans, 2) the same, perturbed: what the first pass tries
+    fine_shifts_A : (n_trans, n_child, 2) perturbed children
+    """
+
+    orientations: OrientationGrid
+    perturbation: float
+    shifts_A: np.ndarray
+    trial_shifts_A: np.ndarray
+    fine_shifts_A: np.ndarray
+
+    @classmethod
+    def from_sampling(cls, sampling: Sampling, orientations: OrientationGrid) -> SearchGrid:
+        """Grid of a sampling state."""
+        dim = 3 if sampling.is_3d_translation else 2
+        shifts = translations(sampling.offset_range_A, sampling.offset_step_A, dim)
+        moved = shifts + sampling.perturbation * sampling.offset_step_A
+        return cls(
+            orientations=orientations,
+            perturbation=sampling.perturbation,
+            shifts_A=shifts,
+            trial_shifts_A=moved,
+            fine_shifts_A=child_translations(moved, sampling.offset_step_A),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupGeometry:
+    """How images of one optics group relate to the reference; fixed while image sizes stay.
+
+    Attributes
+    ----------
+    index : 0-based optics group
+    samples : Fourier samples compared in this iteration
+    frequency_matrix : (3, 3) padded reference index = R^T-part @ this @ image index
+    model_shell : (n_sample,) int64, reference shell of every sample
+    outer_shell : (n_image_shell,) int64, reference shell of every image shell
+    frequencies : (n_sample, 2) in 1/A
+    correction : (n_sample,) complex64 odd-aberration and MTF factor of the images, or None
+    background : (N, N) float32, 1 outside the particle
+    coarse_phases, fine_phases : (n_trans, n_coarse), (n_trans * n_child, n_sample) complex64 phase ramps
+    count : (n_shell,) coefficients per reference shell that noise is summed over
+    """
+
+    index: int
+    optics: OpticsGroup
+    samples: FourierSamples
+    frequency_matrix: np.ndarray
+    model_shell: np.ndarray
+    outer_shell: np.ndarray
+    frequencies: np.ndarray
+    correction: Any | None
+    background: Any
+    coarse_phases: Any
+    fine_phases: Any
+    count: np.ndarray
+
+    def sampling_matrices(self, rotations: np.ndarray) -> np.ndarray:
+        """Kernel matrices (n, 3, 3) float32 of reference -> view rotations (n, 3, 3)."""
+        turned = np.swapaxes(rotations, -1, -2) @ self.frequency_matrix
+        return np.ascontiguousarray(turned, dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupModel:
+    """Noise model of one optics group in one half-set, on its samples.
+
+    Attributes
+    ----------
+    inverse_sigma2 : (n_sample,) float32, 1 / sigma2 of the sample's shell
+    score_weight : (n_sample,) float32, the same over the likelihood's sigma2 fudge, and 0 at the origin
+    log_noise : sum over samples of log(2 pi sigma2)
+    """
+
+    inverse_sigma2: Any
+    score_weight: Any
+    log_noise: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HalfContext:
+    """One half-set's reference and model in one iteration.
+
+    Attributes
+    ----------
+    half : 1 or 2
+    reference : (n_z, n_y, n_x) complex64 padded Fourier volume
+    r2_max : squared radius of the reference in padded units
+    log_pdf_direction : (n_dir,) float32
+    use_for_scale : (n_shell,) float32, 1 for shells that take part in the scale correction
+    sigma2_noise : (n_optics, n_shell) float64
+    """
+
+    half: int
+    reference: Any
+    r2_max: float
+    models: tuple[GroupModel, ...]
+    log_pdf_direction: np.ndarray
+    use_for_scale: np.ndarray
+    sigma2_noise: np.ndarray
+    norm_average: float
+    scale: np.ndarray
+    sigma_offset_A: float
+
+
+def phase_ramps(samples: FourierSamples, shifts_A: np.ndarray, pixel_size_A: float, n_sample: int) -> np.ndarray:
+    """exp(-2 pi i k t / N) for shifts (n, 2) in A on the first ``n_sample`` samples; (n, n_sample) complex64."""
+    shifts_px = shifts_A.reshape(-1, shifts_A.shape[-1]) / pixel_size_A
+    turns = np.outer(shifts_px[:, 0], samples.x[:n_sample]) + np.outer(shifts_px[:, 1], samples.y[:n_sample])
+    return np.exp((-2j * np.pi / samples.box_size) * turns).astype(np.complex64)
+
+
+def frequency_matrix(optics: OpticsGroup, box_size: int, voxel_size_A: float, pad: int) -> np.ndarray:
+    """(3, 3) matrix from image frequency index to padded reference index, before rotation.
+
+    Image index n means n / (N_img a_img) in 1/A, that is reference index n (N_ref a_ref) / (N_img a_img).
+    """
+    ratio = (box_size * voxel_size_A) / (optics.box_size * optics.pixel_size_A)
+    return pad * ratio * np.linalg.inv(magnification_matrix(optics))
+
+
+def image_correction(
+    optics: OpticsGroup, frequencies: np.ndarray, relative_mtf: np.ndarray | None
+) -> np.ndarray | None:
+    """Factor that takes odd aberrations and the deviation of the MTF from the mean out of an image, or None."""
+    phase = aberration_phase(optics, frequencies)
+    if relative_mtf is None and not np.any(phase):
+        return None
+    factor = np.exp(-1j * phase)
+    if relative_mtf is not None:
+        factor = factor / relative_mtf
+    return factor.astype(np.complex64)
+
+
+def reference_shells(n_shell_image: int, optics: OpticsGroup, box_size: int, voxel_size_A: float) -> np.ndarray:
+    """Reference shell of every image shell, ROUND(i N_ref a_ref / (N_img a_img)), at most N_ref / 2."""
+    ratio = (box_size * voxel_size_A) / (optics.box_size * optics.pixel_size_A)
+    shells = round_half_away(np.arange(n_shell_image) * ratio).astype(np.int64)
+    return np.minimum(shells, box_size // 2)

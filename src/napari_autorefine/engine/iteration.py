@@ -1,0 +1,227 @@
+"""The expectation step of one iteration over both half-sets: contexts, blocks, sums."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+
+import numpy as np
+
+from napari_autorefine.engine.accuracy import Accuracy, particle_accuracy
+from napari_autorefine.engine.block import BlockResult, SearchSettings, run_block
+from napari_autorefine.engine.context import GroupGeometry, GroupModel, HalfContext, SearchGrid
+from napari_autorefine.engine.insertion import HalfSum, OrientationTable
+from napari_autorefine.engine.neighborhoods import LocalOrientations, local_neighborhoods
+from napari_autorefine.engine.prepare import BlockSource, cut_into_blocks, prepare_block, transfer
+from napari_autorefine.engine.projector import make_reference
+from napari_autorefine.engine.reconstruction import Accumulators
+from napari_autorefine.engine.setup import Setup
+from napari_autorefine.engine.slices import SharedSlices, share_slices
+from napari_autorefine.engine.state import HalfModel, RefinementState
+from napari_autorefine.engine.sums import HalfStatistics, PoseTable, new_norms
+from napari_autorefine.engine.workers import Workers
+from napari_autorefine.events import Progress
+
+N_CHILD_ROT = 8
+_BLOCK_GLOBAL, _BLOCK_LOCAL = 16, 16
+_N_ACCURACY = 100
+_SCALE_SSNR = 3.0
+_WAITING_BYTES = 192 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IterationPlan:
+    """What is decided before the expectation step of an iteration.
+
+    Attributes
+    ----------
+    current_size : working size on the reference grid
+    image_sizes, coarse_sizes : per optics group
+    """
+
+    iteration: int
+    is_cc: bool
+    is_final: bool
+    current_size: int
+    image_sizes: tuple[int, ...]
+    coarse_sizes: tuple[int, ...]
+
+
+def half_context(
+    setup: Setup, model: HalfModel, half: int, plan: IterationPlan, geometries: tuple[GroupGeometry, ...], threads: int
+) -> HalfContext:
+    """Transform a half's reference and turn its model into per-sample weights."""
+    options = setup.options
+    reference = make_reference(model.map, pad=options.pad, r_max=plan.current_size / 2, threads=threads)
+    pdf = np.maximum(model.pdf_direction, 1e-12 / max(len(model.pdf_direction), 1))
+    return HalfContext(
+        half=half,
+        reference=reference.data,
+        r2_max=reference.r2_max,
+        models=tuple(group_model(model.sigma2_noise[g.index], g, options.sigma2_fudge) for g in geometries),
+        log_pdf_direction=np.log(pdf).astype(np.float32),
+        use_for_scale=(model.ssnr > _SCALE_SSNR).astype(np.float32),
+        sigma2_noise=model.sigma2_noise,
+        norm_average=model.norm_average,
+        scale=np.maximum(model.scale, 1e-3),
+        sigma_offset_A=model.sigma_offset_A,
+    )
+
+
+def group_model(sigma2: np.ndarray, geometry: GroupGeometry, sigma2_fudge: float) -> GroupModel:
+    """Noise variances of an optics group on its samples."""
+    own = sigma2[geometry.model_shell]
+    inverse = (1.0 / own).astype(np.float32)
+    score = inverse / np.float32(sigma2_fudge)
+    score[0] = 0.0
+    return GroupModel(
+        inverse_sigma2=inverse, score_weight=score, log_noise=float(np.log(2.0 * np.pi * own[1:]).sum())
+    )
+
+
+def expected_accuracy(
+    setup: Setup, source: BlockSource, half: HalfContext, geometries: tuple[GroupGeometry, ...], workers: Workers
+) -> Accuracy:
+    """Mean expected errors over the first particles of half-set 1."""
+    chosen = setup.members(1)[:_N_ACCURACY]
+    optics_index = setup.problem.particles.optics_index
+    results = [(0.0, 0.0, np.zeros(setup.n_shell))] * len(chosen)
+
+    def estimate(i: int) -> None:
+        geometry = geometries[optics_index[chosen[i]]]
+        model_ctf = transfer(source, geometry, chosen[i : i + 1])[0]
+        seed = setup.options.random_seed + int(chosen[i])
+        results[i] = particle_accuracy(
+            half, geometry, source.poses.euler_deg[chosen[i]], model_ctf, seed, setup.n_shell
+        )
+
+    workers.each(estimate, range(len(chosen)))
+    rot, trans, shares = zip(*results, strict=True)
+    return Accuracy(
+        rot_deg=float(np.mean(rot)), trans_A=float(np.mean(trans)), orientability=np.mean(np.array(shares), axis=0)
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HalfJob:
+    """One half-set's work in an iteration."""
+
+    setup: Setup
+    source: BlockSource
+    plan: IterationPlan
+    grid: SearchGrid
+    geometries: tuple[GroupGeometry, ...]
+    context: HalfContext
+    is_local: bool
+    sigma_angle_deg: float
+
+
+def run_half(
+    job: HalfJob, table: PoseTable, workers: Workers, done: int
+) -> Generator[Progress, None, tuple[HalfStatistics, Accumulators]]:
+    """Expectation over one half-set; yields progress, returns sums and the Fourier volume, fills the pose table."""
+    setup, options = job.setup, job.setup.options
+    members = _work_order(job, setup.members(job.context.half))
+    blocks = cut_into_blocks(
+        members, setup.problem.particles.optics_index, _BLOCK_LOCAL if job.is_local else _BLOCK_GLOBAL
+    )
+    shared = _shared_slices(job, workers)
+    half_sum = _half_sum(job, workers)
+    statistics = HalfStatistics.zeros(
+        n_optics=len(setup.optics),
+        n_shell=setup.n_shell,
+        n_group=len(setup.group_names),
+        n_dir=job.grid.orientations.n_dir,
+    )
+
+    def work(indices: np.ndarray) -> BlockResult:
+        return _work(job, indices, shared)
+
+    total = len(setup.half)
+    for result in workers.ordered(work, blocks):
+        norms = new_norms(result, job.context.norm_average, is_corrected=options.norm)
+        statistics.add(result, norms)
+        table.fill(result, norms)
+        for particle in result.results:
+            half_sum.add(result.group, particle.insertion)
+        done += len(result.particles)
+        yield Progress(stage="expectation", done=done, total=total, iteration=job.plan.iteration)
+    matrices = {g.index: _matrix_source(g, job.grid) for g in job.geometries}
+    return statistics, half_sum.finish(matrices)
+
+
+def _work(job: HalfJob, indices: np.ndarray, shared: dict[int, SharedSlices]) -> BlockResult:
+    geometry = job.geometries[int(job.setup.problem.particles.optics_index[indices[0]])]
+    block = prepare_block(job.source, job.context, geometry, indices)
+    local: LocalOrientations | None = None
+    if job.is_local:
+        local = local_neighborhoods(
+            job.grid.orientations, job.source.poses.euler_deg[indices], job.sigma_angle_deg
+        )
+    settings = SearchSettings(
+        is_cc=job.plan.is_cc,
+        fraction=job.setup.options.adaptive_fraction,
+        max_significant=job.setup.options.max_significant,
+        n_shell=job.setup.n_shell,
+    )
+    return run_block(block, job.grid, settings, shared=shared.get(geometry.index), local=local)
+
+
+def _work_order(job: HalfJob, members: np.ndarray) -> np.ndarray:
+    """Particles that look alike next to each other, so that neighbours read the same part of the reference."""
+    if not job.is_local:
+        return members
+    euler = np.radians(job.source.poses.euler_deg[members])
+    band = np.floor(np.degrees(euler[:, 1]) / 5.0)
+    return members[np.lexsort((euler[:, 0] * (1 - 2 * (band % 2)), band))]
+
+
+def _shared_slices(job: HalfJob, workers: Workers) -> dict[int, SharedSlices]:
+    if job.is_local:
+        return {}
+    budget = job.setup.options.memory_bytes // (4 * len(job.geometries))
+    return {
+        g.index: share_slices(job.context, g, job.grid, memory_bytes=budget, run=workers.each) for g in job.geometries
+    }
+
+
+def _half_sum(job: HalfJob, workers: Workers) -> HalfSum:
+    setup = job.setup
+    accumulators = Accumulators.zeros(setup.box_size, pad=setup.options.pad, r_max=job.plan.current_size / 2)
+    budget = setup.options.memory_bytes // (4 * len(job.geometries))
+    tables = {}
+    if not job.is_local and not job.plan.is_cc:
+        n_fine = N_CHILD_ROT * job.grid.orientations.n_orientation
+        for g in job.geometries:
+            if OrientationTable.nbytes(n_fine, g.samples.n_sample) <= budget:
+                tables[g.index] = OrientationTable.zeros(n_fine, g.samples.n_sample, g.samples.rows)
+    return HalfSum(
+        accumulators=accumulators,
+        r2_max=accumulators.r2_max,
+        run=workers.each,
+        n_slabs=workers.threads,
+        limit_bytes=_WAITING_BYTES,
+        tables=tables,
+    )
+
+
+def _matrix_source(geometry: GroupGeometry, grid: SearchGrid):  # type: ignore[no-untyped-def]
+    """Function from fine orientation numbers to kernel matrices."""
+
+    def matrices(fine: np.ndarray) -> np.ndarray:
+        coarse, child = np.divmod(fine, N_CHILD_ROT)
+        dir_idx, psi_idx = np.divmod(coarse, grid.orientations.n_psi)
+        rotations = grid.orientations.child_matrices(dir_idx, psi_idx, grid.perturbation)
+        return geometry.sampling_matrices(rotations[np.arange(len(fine)), child])
+
+    return matrices
+
+
+def merge_statistics(first: HalfStatistics, second: HalfStatistics) -> HalfStatistics:
+    """Sums of both halves."""
+    return first.merged(second)
+
+
+def start_pose_table(state: RefinementState) -> PoseTable:
+    """Pose table of an iteration, starting from the last poses."""
+    return PoseTable.like(state.poses)

@@ -1,0 +1,119 @@
+"""Maximization sums of one particle: what its posterior adds to the map, the noise, the scale and the offsets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from napari_autorefine.engine.expectation import Posterior, as_real
+from napari_autorefine.kernels.moments import posterior_moments
+from napari_autorefine.xp import to_host
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Insertion:
+    """Weighted images to be added to a half-map's Fourier volume, one per orientation.
+
+    Attributes
+    ----------
+    orientations : (n_o,) int64, number of the fine orientation on the grid
+    matrices : (n_o, 3, 3) float32 sampling matrices
+    values : (n_o, n_sample) complex64
+    amounts : (n_o,) float32
+    sample_weight : (n_sample,) float32; orientation o weighs ``amounts[o] * sample_weight``
+    rows : row table of the samples
+    origin_value, origin_weight : sums for the origin of Fourier space, in double precision
+    """
+
+    orientations: np.ndarray
+    matrices: np.ndarray
+    values: Any
+    amounts: Any
+    sample_weight: Any
+    rows: np.ndarray
+    origin_value: float
+    origin_weight: float
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held."""
+        return int(self.values.nbytes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moments:
+    """Residual statistics of one particle, per sample.
+
+    Attributes
+    ----------
+    residual : (n_sample,) float32, sum w |C P - X_t|^2
+    cross : (n_sample,) float32, sum w Re(conj(P) X_t), without contrast
+    power : (n_sample,) float32, sum w |P|^2, without contrast
+    """
+
+    residual: np.ndarray
+    cross: np.ndarray
+    power: np.ndarray
+
+
+def averaged_images(weights: Any, shifted: Any) -> Any:
+    """Posterior-weighted sums of shifted images per orientation: (n_o, n_t) x (n_t, K) -> (n_o, K) complex64."""
+    return (weights @ as_real(shifted)).view(np.complex64)
+
+
+def residual_moments(
+    posterior: Posterior, slices: Any, masked: Any, shifted_masked: Any, contrast: Any
+) -> Moments:
+    """Moments of the masked image against the slices of its posterior.
+
+    Parameters
+    ----------
+    posterior : weights (n_o, n_t)
+    slices : (n_o, K) complex64
+    masked : (K,) complex64
+    shifted_masked : (n_t, K) complex64
+    contrast : (K,) float32
+    """
+    averaged = averaged_images(posterior.weights, shifted_masked)
+    cross, power = posterior_moments(slices, averaged, posterior.weights.sum(axis=1))
+    total = posterior.weights.sum()
+    residual = total * (masked.real**2 + masked.imag**2) - 2.0 * contrast * cross + contrast**2 * power
+    return Moments(residual=to_host(residual), cross=to_host(cross), power=to_host(power))
+
+
+def insertion(
+    posterior: Posterior,
+    shifted: Any,
+    gain: Any,
+    weight: Any,
+    *,
+    orientations: np.ndarray,
+    matrices: np.ndarray,
+    rows: np.ndarray,
+) -> Insertion:
+    """Weighted unmasked images of one particle.
+
+    Parameters
+    ----------
+    posterior : weights (n_o, n_t)
+    shifted : (n_t, K) complex64, unmasked image at the trial shifts
+    gain : (K,) float32, contrast over noise variance (1 over it for premultiplied data)
+    weight : (K,) float32, squared contrast over noise variance
+    orientations, matrices : of the kept rows
+    rows : row table of the samples
+    """
+    values = averaged_images(posterior.weights, shifted)
+    values *= gain
+    amounts = posterior.weights.sum(axis=1)
+    return Insertion(
+        orientations=orientations,
+        matrices=matrices,
+        values=values,
+        amounts=amounts,
+        sample_weight=weight,
+        rows=rows,
+        origin_value=float(values[:, 0].real.sum(dtype=np.float64)),
+        origin_weight=float(amounts.sum(dtype=np.float64)) * float(weight[0]),
+    )

@@ -1,0 +1,120 @@
+"""Blocks of particles: how a half-set is cut up, and how a block's images become Fourier samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from napari_autorefine.engine import images as image_steps
+from napari_autorefine.engine.block import Block
+from napari_autorefine.engine.context import GroupGeometry, HalfContext
+from napari_autorefine.engine.images import PreparedImages
+from napari_autorefine.engine.problem import ReadImages, RefineOptions
+from napari_autorefine.engine.state import Poses
+from napari_autorefine.model.ctf import ctf
+from napari_autorefine.model.geometry import round_half_away
+from napari_autorefine.model.particles import Particles
+from napari_autorefine.xp import REAL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockSource:
+    """Everything blocks are made from; the same for the whole iteration."""
+
+    particles: Particles
+    poses: Poses
+    read_images: ReadImages
+    options: RefineOptions
+    scale_group: np.ndarray
+
+
+def cut_into_blocks(order: np.ndarray, optics_index: np.ndarray, size: int) -> list[np.ndarray]:
+    """Cut particle indices, in the given order, into blocks of one optics group and at most ``size`` particles.
+
+    The cut depends on the order alone, never on the number of threads.
+    """
+    blocks = []
+    for group in np.unique(optics_index[order]):
+        own = order[optics_index[order] == group]
+        blocks += [own[start : start + size] for start in range(0, len(own), size)]
+    return blocks
+
+
+def transfer(source: BlockSource, geometry: GroupGeometry, indices: np.ndarray) -> np.ndarray:
+    """What slices are multiplied by before the group scale: (n, n_sample) float32 CTF, squared for premultiplied data."""
+    particles, options = source.particles, source.options
+    if not options.ctf:
+        return np.ones((len(indices), geometry.samples.n_sample), dtype=REAL)
+    values = ctf(
+        geometry.optics,
+        particles.defocus_A[indices],
+        particles.defocus_angle_deg[indices],
+        particles.phase_shift_deg[indices],
+        particles.ctf_bfactor_A2[indices],
+        particles.ctf_scale[indices],
+        geometry.frequencies,
+        intact_first_peak=options.ctf_intact_first_peak,
+    )
+    return values * values if geometry.optics.is_premultiplied else values
+
+
+def prepare_block(source: BlockSource, half: HalfContext, geometry: GroupGeometry, indices: np.ndarray) -> Block:
+    """Read, normalise, move, mask and transform the images of a block."""
+    options, poses = source.options, source.poses
+    pixel = geometry.optics.pixel_size_A
+    old_px = round_half_away(poses.origin_A[indices] / pixel)
+    norm = poses.norm_correction[indices]
+    gains = half.norm_average / norm if options.norm else np.ones(len(indices))
+    raw = np.asarray(source.read_images(indices), dtype=REAL)
+    fill = None
+    if not options.zero_mask:
+        sigma2 = _noise_on_image_grid(half, geometry)
+        fill = image_steps.noise_images(sigma2, geometry.samples.box_size, options.random_seed + indices)
+    masked, moved = image_steps.move_and_mask(raw, old_px[:, :2], gains, geometry.background, fill=fill)
+    spectra = image_steps.half_transforms(masked)
+    samples = geometry.samples
+    masked_samples = image_steps.samples_of(spectra, samples)
+    moved_samples = image_steps.samples_of(image_steps.half_transforms(moved), samples)
+    if geometry.correction is not None:
+        masked_samples = masked_samples * geometry.correction
+        moved_samples = moved_samples * geometry.correction
+    prior = source.particles.origin_prior_A
+    return Block(
+        half=half,
+        geometry=geometry,
+        particles=indices,
+        images=_with_transfer(source, geometry, half, indices, masked_samples, moved_samples, spectra),
+        old_origin_A=old_px * pixel,
+        origin_prior_A=np.zeros((len(indices), 2)) if prior is None else prior[indices, :2],
+        scale_group=source.scale_group[indices],
+        norm=norm,
+    )
+
+
+def _with_transfer(
+    source: BlockSource,
+    geometry: GroupGeometry,
+    half: HalfContext,
+    indices: np.ndarray,
+    masked: np.ndarray,
+    unmasked: np.ndarray,
+    spectra: np.ndarray,
+) -> PreparedImages:
+    model_ctf = transfer(source, geometry, indices)
+    scale = half.scale[source.scale_group[indices]].astype(REAL)[:, None]
+    contrast = model_ctf * scale
+    is_premultiplied = geometry.optics.is_premultiplied and source.options.ctf
+    return PreparedImages(
+        masked=masked,
+        unmasked=unmasked,
+        model_ctf=model_ctf,
+        contrast=contrast,
+        gain=np.ones_like(contrast) if is_premultiplied else contrast,
+        weight=contrast if is_premultiplied else contrast * contrast,
+        outer_power=image_steps.outer_power(spectra, geometry.samples),
+    )
+
+
+def _noise_on_image_grid(half: HalfContext, geometry: GroupGeometry) -> np.ndarray:
+    return half.sigma2_noise[geometry.index][geometry.outer_shell]

@@ -1,0 +1,161 @@
+"""What stays fixed during a refinement: half-sets, scale groups, symmetry, solvent mask, image geometry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from napari_autorefine.engine.context import (
+    GroupGeometry,
+    SearchGrid,
+    frequency_matrix,
+    image_correction,
+    phase_ramps,
+    reference_shells,
+)
+from napari_autorefine.engine.images import coefficient_count
+from napari_autorefine.engine.problem import RefinementProblem, RefineOptions
+from napari_autorefine.engine.randomness import random_halves
+from napari_autorefine.engine.samples import fourier_samples
+from napari_autorefine.engine.masking import circular_background, spherical_mask
+from napari_autorefine.errors import InputError
+from napari_autorefine.model.optics import OpticsGroup
+from napari_autorefine.model.symmetry import PointGroup, point_group
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Setup:
+    """Constants of a refinement.
+
+    Attributes
+    ----------
+    order : (n,) particle indices sorted by micrograph name, stable: the order random halves are drawn in
+    half : (n,) int8, 1 or 2
+    scale_group : (n,) int64 index into ``group_names``
+    solvent : (N, N, N) float32 within [0, 1], 1 inside the particle
+    """
+
+    problem: RefinementProblem
+    options: RefineOptions
+    group: PointGroup
+    order: np.ndarray
+    half: np.ndarray
+    scale_group: np.ndarray
+    group_names: tuple[str, ...]
+    solvent: np.ndarray
+
+    @property
+    def optics(self) -> tuple[OpticsGroup, ...]:
+        """Optics groups of the particles."""
+        return self.problem.particles.optics
+
+    @property
+    def box_size(self) -> int:
+        """Box of the reference."""
+        return int(self.solvent.shape[0])
+
+    @property
+    def voxel_size_A(self) -> float:
+        """Voxel size of the reference."""
+        return self.problem.voxel_size_A
+
+    @property
+    def n_shell(self) -> int:
+        """Shells of the reference grid."""
+        return self.box_size // 2 + 1
+
+    def members(self, half: int) -> np.ndarray:
+        """Particles of a half-set, in sorted order."""
+        return self.order[self.half[self.order] == half]
+
+
+def prepare_setup(problem: RefinementProblem, options: RefineOptions) -> Setup:
+    """Work out half-sets, groups and masks of a problem."""
+    particles = problem.particles
+    first = problem.reference if isinstance(problem.reference, np.ndarray) else problem.reference[0]
+    box_size = first.shape[0]
+    order = np.argsort(particles.micrograph_name.astype(str), kind="stable")
+    group_names, scale_group = np.unique(particles.group_name.astype(str), return_inverse=True)
+    radius_px = options.particle_diameter_A / (2.0 * problem.voxel_size_A)
+    solvent = problem.mask
+    if solvent is None:
+        solvent = spherical_mask(box_size, radius_px, options.mask_edge_px)
+    return Setup(
+        problem=problem,
+        options=options,
+        group=point_group(options.symmetry),
+        order=order,
+        half=_halves(particles.half, order, options.random_seed),
+        scale_group=scale_group.astype(np.int64),
+        group_names=tuple(group_names),
+        solvent=np.asarray(solvent, dtype=np.float32),
+    )
+
+
+def _halves(given: np.ndarray, order: np.ndarray, seed: int) -> np.ndarray:
+    """Half-sets as given, or drawn in sorted order when none is assigned."""
+    if not np.any(given):
+        half = np.empty(len(given), dtype=np.int8)
+        half[order] = random_halves(len(given), seed)
+    elif np.all(given):
+        half = given.astype(np.int8)
+    else:
+        row = int(np.flatnonzero(given == 0)[0])
+        raise InputError(
+            f"rlnRandomSubset is 0 in row {row + 1} and set in others; give every particle a half-set or none."
+        )
+    for number in (1, 2):
+        if not np.any(half == number):
+            raise InputError(
+                f"half-set {number} has no particles (rlnRandomSubset); assign both halves or remove the column."
+            )
+    return half
+
+
+def group_geometry(
+    setup: Setup, index: int, grid: SearchGrid, *, image_size: int, coarse_size: int
+) -> GroupGeometry:
+    """Samples, shells, masks and phase ramps of one optics group at its working image sizes."""
+    optics, options = setup.optics[index], setup.options
+    samples = fourier_samples(optics.box_size, image_size, coarse_size)
+    n_shell_image = optics.box_size // 2 + 1
+    shells = reference_shells(n_shell_image, optics, setup.box_size, setup.voxel_size_A)
+    frequencies = samples.frequencies(optics.pixel_size_A)
+    radius_px = options.particle_diameter_A / (2.0 * optics.pixel_size_A)
+    pixel = optics.pixel_size_A
+    return GroupGeometry(
+        index=index,
+        optics=optics,
+        samples=samples,
+        frequency_matrix=frequency_matrix(optics, setup.box_size, setup.voxel_size_A, options.pad),
+        model_shell=shells[np.minimum(samples.shell, n_shell_image - 1)],
+        outer_shell=shells,
+        frequencies=frequencies,
+        correction=image_correction(optics, frequencies, relative_mtf(setup, index, frequencies)),
+        background=circular_background(optics.box_size, radius_px, options.mask_edge_px),
+        coarse_phases=phase_ramps(samples, grid.trial_shifts_A, pixel, samples.n_coarse),
+        fine_phases=phase_ramps(samples, grid.fine_shifts_A, pixel, samples.n_sample),
+        count=np.bincount(shells, weights=coefficient_count(optics.box_size), minlength=setup.n_shell),
+    )
+
+
+def relative_mtf(setup: Setup, index: int, frequencies: np.ndarray) -> np.ndarray | None:
+    """MTF of a group over the mean of all groups at (n, 2) frequencies; None when there is nothing to correct.
+
+    Only the deviation from the mean matters during refinement; the common fall-off is left for post-processing.
+    """
+    tables = setup.problem.mtf
+    if tables is None or any(t is None for t in tables):
+        return None
+    paths = {optics.mtf_path for optics in setup.optics}
+    if len(paths) < 2 or any(optics.original_pixel_size_A is None for optics in setup.optics):
+        return None
+    radius = np.hypot(*frequencies.T)
+    curves = [
+        np.interp(radius * float(optics.original_pixel_size_A or 0.0), *table)
+        for optics, table in zip(setup.optics, tables, strict=True)
+        if table is not None
+    ]
+    mean = np.mean(curves, axis=0)
+    return curves[index] / np.where(mean > 0, mean, 1.0)

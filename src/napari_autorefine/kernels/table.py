@@ -1,0 +1,34 @@
+"""Sums per orientation: add weighted images of many particles to one row per grid orientation."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+_FAST = {"nsz", "arcp", "contract", "afn", "reassoc"}
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+def add_rows(table, weights, touched, rows, values, amounts, sample_weight, begin, end):  # type: ignore[no-untyped-def]
+    """Add ``values`` and ``amounts * sample_weight`` to the table rows ``begin <= rows < end``.
+
+    Parameters
+    ----------
+    table : (n_row, 2 n_sample) float32, interleaved complex sums
+    weights : (n_row, n_sample) float32
+    touched : (n_row,) bool, set for rows that received something
+    rows : (n_o,) int64, ascending
+    values : (n_o, 2 n_sample) float32
+    amounts : (n_o,) float32
+    sample_weight : (n_sample,) float32
+    """
+    for o in range(rows.shape[0]):
+        row = rows[o]
+        if row < begin or row >= end:
+            continue
+        touched[row] = True
+        amount = amounts[o]
+        for k in range(values.shape[1]):
+            table[row, k] += values[o, k]
+        for k in range(sample_weight.shape[0]):
+            weights[row, k] += np.float32(amount * sample_weight[k])
