@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import types
 import typing
 from dataclasses import KW_ONLY, dataclass
@@ -188,6 +189,23 @@ def _one_sentence(cls: type[BaseModel], error: ValidationError) -> str:
             message = item["msg"].removeprefix("Value error, ")
             parts.append(f"{flag}: {message[0].lower()}{message[1:]} (it is {item['input']!r})")
     return "Parameters: " + "; ".join(parts) + "."
+
+
+def command_line(job: str, params: BaseModel) -> str:
+    """Return the command that runs a job with these parameters, defaults left out."""
+    words = ["autorefine", job]
+    for record in describe(type(params)):
+        value, flag = getattr(params, record.name), record.flags[0]
+        if value == record.default and not record.is_required:
+            continue
+        if record.base_type is bool:
+            words.append(f"--{flag}" if value else f"--no_{flag}")
+        elif value is None:
+            words += [f"--{flag}", "-1"]
+        else:
+            values = value if record.is_sequence else (value,)
+            words += [f"--{flag}", *(shlex.quote(str(one)) for one in values)]
+    return " ".join(words)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -169,7 +169,8 @@ def _describe_particles(particles: Particles) -> list[str]:
         n = int((particles.optics_index == index).sum())
         lines.append(
             f"  optics {group.number} ({group.name}): {n} particles, box {group.box_size} px at"
-            f" {group.pixel_size_A:.6g} A, {group.voltage_kV:g} kV, Cs {group.cs_mm:g} mm, amplitude contrast {group.amplitude_contrast:g}"
+            f" {group.pixel_size_A:.6g} A, {group.voltage_kV:g} kV, Cs {group.cs_mm:g} mm,"
+            f" amplitude contrast {group.amplitude_contrast:g}"
             f"{', CTF-premultiplied' if group.is_premultiplied else ''}"
         )
     defocus = particles.defocus_A[np.isfinite(particles.defocus_A)]

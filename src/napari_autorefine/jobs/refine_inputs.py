@@ -14,6 +14,7 @@ from napari_autorefine.errors import InputError
 from napari_autorefine.events import Message
 from napari_autorefine.io.mrc import read_volume
 from napari_autorefine.io.names import find_image_file, search_folders
+from napari_autorefine.io.runs import RunFolder, SavedRun
 from napari_autorefine.io.stack import ParticleStack
 from napari_autorefine.io.star import are_tilt_stacks, missing_ctf_columns, read_particles, read_star
 from napari_autorefine.jobs.refine_params import RefineParams
@@ -51,17 +52,23 @@ class RefineInputs:
     notes: tuple[Message, ...]
 
 
-def load_inputs(params: RefineParams) -> RefineInputs:
-    """Read particles, map and mask, and check that they fit each other and the options."""
+def load_inputs(params: RefineParams, saved: SavedRun | None = None) -> RefineInputs:
+    """Read particles, map and mask, and check that they fit each other and the options.
+
+    Particles and maps of a run that is continued come from its files.
+    """
     point_group(params.symmetry)
-    particles = read_particles(params.particles)
+    particles = read_particles(params.particles) if saved is None else saved.particles
     _check_particles(particles, params)
     stack = ParticleStack(particles, star_path=params.particles)
     group = particles.optics[0]
     group = replace(group, box_size=int(stack.box_sizes[np.flatnonzero(particles.optics_index == 0)[0]]))
     diameter = _diameter(params, particles, stack)
     notes: list[Message] = []
-    references = tuple(_reference(path, group, params, notes) for path in _reference_paths(params.reference))
+    if saved is None:
+        references = tuple(_reference(path, group, params, notes) for path in _reference_paths(params.reference))
+    else:
+        references = tuple(half["map"] for half in saved.halves)
     mask = None if params.mask is None else _mask(params, group, notes)
     if params.solvent_correct_fsc and mask is None:
         raise InputError("--solvent_correct_fsc needs a mask; give one with --solvent_mask.")
@@ -69,7 +76,7 @@ def load_inputs(params: RefineParams) -> RefineInputs:
         particles=particles,
         stack=stack,
         references=references,
-        voxel_size_A=group.pixel_size_A,
+        voxel_size_A=group.pixel_size_A if saved is None else saved.voxel_size_A,
         mask=mask,
         mtf=_mtf_tables(particles, params.particles),
         particle_diameter_A=diameter,
@@ -78,29 +85,12 @@ def load_inputs(params: RefineParams) -> RefineInputs:
 
 
 def check_output(params: RefineParams) -> None:
-    """Make the output folder and check that it can be written and holds no earlier run of the same name."""
+    """Check that the output is a name for files, and that no earlier run has it."""
     prefix = Path(params.output)
     if params.output.endswith("/") or prefix.is_dir():
         raise InputError(f"--o {params.output} is a folder; give the first part of file names too, as {prefix}/run.")
     if not (params.overwrite or params.continue_from):
-        earlier = sorted(prefix.parent.glob(f"{glob_safe(prefix.name)}*_optimiser.star"))
-        if earlier:
-            raise InputError(
-                f"{earlier[0]} exists: a run of this name was made before; give --overwrite to replace it,"
-                f" --continue {earlier[-1]} to go on with it, or another name with --o."
-            )
-    folder = prefix.parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"The output folder {folder} cannot be made: {error.strerror}; choose another --o.") from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"The output folder {folder} cannot be written: no permission; choose another --o.")
-
-
-def glob_safe(name: str) -> str:
-    """Return a file name with the characters that mean something to ``glob`` taken literally."""
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
+        RunFolder(prefix).check_free()
 
 
 def check_space(inputs: RefineInputs, output: str) -> None:

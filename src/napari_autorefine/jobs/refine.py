@@ -1,0 +1,225 @@
+"""Auto-refinement of a particle set: files in, events and files out."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+
+import numpy as np
+
+from napari_autorefine import xp
+from napari_autorefine.engine import loop
+from napari_autorefine.engine.problem import ReadImages, RefinementProblem, RefineOptions
+from napari_autorefine.engine.state import RefinementState
+from napari_autorefine.errors import InputError
+from napari_autorefine.events import Event, Finished, Message
+from napari_autorefine.io.runs import RunFolder, SavedRun
+from napari_autorefine.io.screening import Screening, check_images
+from napari_autorefine.jobs.image_source import ImagesInMemory, scratch_copy
+from napari_autorefine.jobs.refine_inputs import RefineInputs, check_output, check_space, load_inputs, messages
+from napari_autorefine.jobs.refine_params import RefineParams
+from napari_autorefine.jobs.relion_options import FOREIGN_OPTIONS
+from napari_autorefine.jobs.run_files import RunFiles, assign_halves, resumed, saved_state
+from napari_autorefine.model.particles import Particles
+
+__all__ = ["FOREIGN_OPTIONS", "RefineParams", "refine"]
+
+_MOST_BAD = 0.05
+_NAMED = 10
+
+
+def refine(params: RefineParams) -> Iterator[Event]:
+    """Refine to convergence; yields progress, messages and every iteration, and writes RELION's files.
+
+    Raises
+    ------
+    InputError
+        Whatever is wrong with files or parameters, before anything is written.
+    """
+    saved: SavedRun | None = None
+    if params.continue_from is not None:
+        params, saved, notes = resumed(params)
+        yield from notes
+    params = with_seed(params)
+    check_output(params)
+    inputs = load_inputs(params, saved)
+    options, notes = engine_options(params, inputs)
+    RunFolder(params.output).prepare()
+    check_space(inputs, params.output)
+    yield from (*messages(inputs), *notes)
+    with ExitStack() as resources:
+        good, screening = yield from _screened(inputs, is_new=saved is None)
+        problem = make_problem(inputs, good, _reader(inputs, params, resources), params.random_seed or 0)
+        files = RunFiles(params, problem.particles, particle_diameter_A=inputs.particle_diameter_A)
+        files.write_start(screening, inputs.particles)
+        last: RefinementState | None = None
+        for item in loop.refine(problem, options, None if saved is None else saved_state(saved)):
+            if isinstance(item, RefinementState):
+                last = item
+                files.write(item)
+            else:
+                yield item
+        yield _finished(last, files, screening)
+
+
+def with_seed(params: RefineParams) -> RefineParams:
+    """Return parameters whose random seed is a number: the clock's when none was given."""
+    if params.random_seed is not None and params.random_seed >= 0:
+        return params
+    return params.model_copy(update={"random_seed": int(time.time()) % 2**31})
+
+
+def _screened(inputs: RefineInputs, *, is_new: bool) -> Generator[Event, None, tuple[np.ndarray, Screening]]:
+    """Look at every image of a new run; return the rows that can be used, and what was found."""
+    everything = np.arange(len(inputs.particles))
+    if not is_new:  # the particles of a run that is continued were looked at when it began
+        return everything, Screening(bad=(), warnings=(), n_image=len(everything))
+    screening = yield from check_images(inputs.stack, inputs.particles, particle_diameter_A=inputs.particle_diameter_A)
+    if screening.bad_fraction > _MOST_BAD:
+        raise InputError(
+            f"{len(screening.bad)} of {screening.n_image} images cannot be used, more than {_MOST_BAD:.0%};"
+            f" the first is {screening.bad[0].text}; extract the particles again."
+        )
+    for image in screening.bad[:_NAMED]:
+        yield Message(text=f"Set aside: {image.text}.", level="warning")
+    if len(screening.bad) > _NAMED:
+        yield Message(
+            text=f"Set aside: {len(screening.bad) - _NAMED} more images, listed in the output.", level="warning"
+        )
+    for text in screening.warnings:
+        yield Message(text=text, level="warning")
+    good = np.setdiff1d(everything, screening.bad_rows)
+    halves = np.unique(inputs.particles.half[good])
+    if halves.max() > 0 and len(halves) < 2:
+        raise InputError("All images of one half-set had to be set aside; correct rlnRandomSubset or extract again.")
+    return good, screening
+
+
+def _reader(inputs: RefineInputs, params: RefineParams, resources: ExitStack) -> ReadImages:
+    stack = inputs.stack
+    if params.scratch_dir is not None and not params.preread_images:
+        stack = resources.enter_context(scratch_copy(inputs.particles, stack, params.scratch_dir))
+    return ImagesInMemory(stack).read if params.preread_images else stack.read
+
+
+def make_problem(inputs: RefineInputs, rows: np.ndarray, read: ReadImages, seed: int) -> RefinementProblem:
+    """Return the engine's problem for the given rows of the particle file; half-sets are drawn from all rows."""
+    particles = select(assign_halves(inputs.particles, seed), rows)
+    return RefinementProblem(
+        particles=particles,
+        read_images=read if len(rows) == len(inputs.particles) else (lambda indices: read(rows[indices])),
+        reference=inputs.references[0] if len(inputs.references) == 1 else (inputs.references[0], inputs.references[1]),
+        voxel_size_A=inputs.voxel_size_A,
+        mask=inputs.mask,
+        mtf=inputs.mtf,
+    )
+
+
+def select(particles: Particles, rows: np.ndarray) -> Particles:
+    """Return the given rows of a particle set."""
+    if len(rows) == len(particles):
+        return particles
+    columns = (
+        "image_name",
+        "micrograph_name",
+        "group_name",
+        "optics_index",
+        "euler_deg",
+        "origin_A",
+        "defocus_A",
+        "defocus_angle_deg",
+        "phase_shift_deg",
+        "ctf_bfactor_A2",
+        "ctf_scale",
+        "half",
+        "norm_correction",
+        "euler_prior_deg",
+        "origin_prior_A",
+    )
+    values = {name: getattr(particles, name) for name in columns}
+    chosen = {name: None if value is None else value[rows] for name, value in values.items()}
+    return replace(particles, table=particles.table.iloc[rows].reset_index(drop=True), **chosen)
+
+
+def engine_options(params: RefineParams, inputs: RefineInputs) -> tuple[RefineOptions, list[Message]]:
+    """Return the engine's options, and what the user should know about devices."""
+    devices, notes = choose_devices(params)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    off = -1.0
+    options = RefineOptions(
+        symmetry=params.symmetry,
+        particle_diameter_A=inputs.particle_diameter_A,
+        ini_high_A=params.ini_high_A or off,
+        firstiter_cc=params.firstiter_cc,
+        ctf=params.ctf,
+        ctf_intact_first_peak=params.ctf_intact_first_peak,
+        zero_mask=params.zero_mask,
+        flatten_solvent=params.flatten_solvent,
+        solvent_correct_fsc=params.solvent_correct_fsc,
+        healpix_order=params.healpix_order,
+        auto_local_healpix_order=params.auto_local_healpix_order,
+        offset_range_px=params.offset_range_px,
+        offset_step_px=params.offset_step_px,
+        auto_ignore_angles=params.auto_ignore_angles,
+        auto_resol_angles=params.auto_resol_angles,
+        low_resol_join_halves_A=params.low_resol_join_halves_A or off,
+        pad=params.pad,
+        skip_gridding=params.skip_gridding,
+        norm=params.norm,
+        scale=params.scale,
+        tau2_fudge=params.tau2_fudge,
+        adaptive_fraction=params.adaptive_fraction,
+        max_significant=params.max_significant or -1,
+        perturb=params.perturb,
+        random_seed=params.random_seed or 0,
+        mask_edge_px=params.mask_edge_px,
+        sigma_offset_A=params.sigma_offset_A,
+        incr_size=params.incr_size,
+        max_coarse_size=params.coarse_size_px or -1,
+        strict_highres_exp_A=params.strict_highres_exp_A or off,
+        max_iterations=params.max_iterations,
+        force_converge=params.force_converge,
+        threads=params.threads or cores,
+        devices=devices,
+    )
+    return options, notes
+
+
+def choose_devices(params: RefineParams) -> tuple[tuple[int, ...], list[Message]]:
+    """Return the GPUs to use, () for the CPU, and a message when that is not what was asked for."""
+    if params.cpu:
+        return (), [Message(text="Computing on the CPU, as asked for.")]
+    count = xp.gpu_count()
+    if count == 0:
+        if params.gpu is None:
+            return (), []
+        return (), [
+            Message(text="No GPU can be used (no CUDA driver, or no CuPy): computing on the CPU.", level="warning")
+        ]
+    words = [word for word in (params.gpu or "").replace(",", ":").split(":") if word.strip()]
+    try:
+        chosen = tuple(dict.fromkeys(int(word) for word in words)) or tuple(range(count))
+    except ValueError as error:
+        raise InputError(f"--gpu {params.gpu} is not a list of GPU numbers such as 0:1.") from error
+    if max(chosen) >= count or min(chosen) < 0:
+        raise InputError(f"--gpu {params.gpu}: this machine has the GPUs 0 to {count - 1}.")
+    return chosen, [Message(text=f"Computing on GPU {', '.join(str(number) for number in chosen)}.")]
+
+
+def _finished(last: RefinementState | None, files: RunFiles, screening: Screening) -> Finished:
+    if last is None:
+        raise InputError("There is nothing left to do: the run that was continued had come to its end.")
+    outputs = files.outputs()
+    if last.is_final:
+        text = f"Converged after {last.iteration} iterations at {last.convergence.current_resolution_A:.2f} A."
+    else:
+        text = (
+            f"Stopped after {last.iteration} iterations without having converged, at"
+            f" {last.convergence.current_resolution_A:.2f} A; go on with --continue {outputs['optimiser']}."
+        )
+    if screening.bad:
+        text += f" {len(screening.bad)} images were set aside, see {outputs['set aside']}."
+    return Finished(text=text, outputs=outputs)

@@ -1,0 +1,190 @@
+"""Files of a refinement: written after every iteration, and read back to go on from one."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_autorefine.engine.grids import make_orientation_grid
+from napari_autorefine.engine.randomness import random_halves
+from napari_autorefine.engine.state import Convergence, HalfModel, Poses, RefinementState, Sampling
+from napari_autorefine.errors import InputError
+from napari_autorefine.events import Message
+from napari_autorefine.io.runs import RunFolder, RunSettings, SavedRun, read_run
+from napari_autorefine.io.screening import Screening
+from napari_autorefine.jobs.refine_params import RefineParams
+from napari_autorefine.model.particles import Particles
+from napari_autorefine.model.symmetry import point_group
+from napari_autorefine.params import command_line, make_params
+
+_OWN_FILE = re.compile(
+    r"_(it\d{3,}_.+\.(star|mrc|bild)|(optimiser|data|model|sampling|excluded)\.star|params\.json"
+    r"|class001\.mrc|class001_angdist\.bild|half[12]_class001_unfil\.mrc)$"
+)
+_RESTORED = (
+    "mask_edge_px",
+    "zero_mask",
+    "flatten_solvent",
+    "solvent_correct_fsc",
+    "mask",
+    "low_resol_join_halves_A",
+    "adaptive_fraction",
+    "auto_local_healpix_order",
+    "max_significant",
+    "strict_highres_exp_A",
+    "tau2_fudge",
+    "pad",
+    "ctf",
+    "ctf_intact_first_peak",
+    "norm",
+    "scale",
+    "particle_diameter_A",
+    "random_seed",
+)
+"""Names of RefineParams that an optimiser file records too."""
+
+
+class RunFiles:
+    """What a running refinement leaves on the disc."""
+
+    def __init__(self, params: RefineParams, particles: Particles, *, particle_diameter_A: float) -> None:
+        self._params = params
+        self._particles = particles
+        self._folder = RunFolder(params.output, _settings(params, particle_diameter_A))
+        self._outputs: dict[str, str] = {}
+
+    def write_start(self, screening: Screening, all_particles: Particles) -> None:
+        """Write the parameters and the list of images that were set aside; remove what ``--overwrite`` replaces."""
+        if self._params.overwrite and self._params.continue_from is None:
+            remove_run(Path(self._params.output))
+        values: dict[str, Any] = {"command": command_line("refine", self._params)}
+        path = self._folder.write_params(values | {"parameters": self._params.model_dump(mode="json")})
+        self._outputs["parameters"] = str(path)
+        if screening.bad:
+            self._outputs["set aside"] = str(self._folder.write_excluded(screening.bad, all_particles))
+
+    def write(self, state: RefinementState) -> None:
+        """Write the files of one iteration, or of the converged run."""
+        grid = make_orientation_grid(state.sampling.healpix_order, point_group(state.sampling.symmetry))
+        directions = np.stack([grid.rot_deg, grid.tilt_deg], axis=-1)
+        if not state.is_final:
+            self._folder.write_iteration(state, self._particles, directions_deg=directions)
+            self._outputs["optimiser"] = str(self._folder.path("optimiser.star", state.iteration))
+            return
+        self._folder.write_final(state, self._particles, directions_deg=directions)
+        names = {
+            "map": "class001.mrc",
+            "half-map 1": "half1_class001_unfil.mrc",
+            "half-map 2": "half2_class001_unfil.mrc",
+            "particles": "data.star",
+            "model": "model.star",
+            "optimiser": "optimiser.star",
+        }
+        self._outputs = {name: str(self._folder.path(ending)) for name, ending in names.items()} | {
+            name: path for name, path in self._outputs.items() if name not in names
+        }
+
+    def outputs(self) -> dict[str, str]:
+        """Return the files to look at, by what they are."""
+        return dict(self._outputs)
+
+
+def remove_run(prefix: Path) -> None:
+    """Remove the files of an earlier run of this name, and nothing else."""
+    if prefix.parent.is_dir():
+        for path in prefix.parent.iterdir():
+            if path.name.startswith(prefix.name) and _OWN_FILE.match(path.name[len(prefix.name) :]):
+                path.unlink()
+
+
+def assign_halves(particles: Particles, seed: int) -> Particles:
+    """Return particles with half-sets, drawn in the order of micrograph names where the file has none."""
+    if np.any(particles.half):
+        return particles
+    order = np.argsort(particles.micrograph_name.astype(str), kind="stable")
+    half = np.empty(len(particles), np.int8)
+    half[order] = random_halves(len(particles), seed)
+    if len(np.unique(half)) < 2:
+        raise InputError(f"--random_seed {seed} puts all {len(half)} particles into one half-set; give another.")
+    return replace(particles, half=half)
+
+
+def resumed(params: RefineParams) -> tuple[RefineParams, SavedRun, tuple[Message, ...]]:
+    """Return the parameters of the run to go on with, changed by those given now, and its last state.
+
+    Files go on under the old name; RELION's ``_ctNNN`` is appended when later iterations are there already.
+    """
+    saved = read_run(str(params.continue_from))
+    values = saved.params.get("parameters") or _recorded(saved, str(params.continue_from))
+    given = {name: getattr(params, name) for name in params.model_fields_set}
+    merged = make_params(RefineParams, {**values, "overwrite": False, **given})
+    root = RunFolder(merged.output)
+    newest = max((_iteration(path) for path in root.existing()), default=-1)
+    if newest <= saved.iteration or merged.overwrite:
+        text = f"Going on from iteration {saved.iteration} as {merged.output}."
+        return merged, saved, (Message(text=text),)
+    output = f"{merged.output}_ct{saved.iteration}"
+    text = f"{merged.output} has iterations after {saved.iteration}, so the new ones are named {output}."
+    return merged.model_copy(update={"output": output}), saved, (Message(text=text),)
+
+
+def saved_state(saved: SavedRun) -> RefinementState:
+    """Return the engine's state of a run that was read from its files."""
+    return RefinementState(
+        iteration=saved.iteration,
+        box_size=saved.box_size,
+        voxel_size_A=saved.voxel_size_A,
+        halves=(HalfModel(**saved.halves[0]), HalfModel(**saved.halves[1])),
+        fsc=saved.fsc,
+        poses=Poses(**saved.poses),
+        sampling=Sampling(**saved.sampling),
+        convergence=Convergence(**saved.convergence),
+    )
+
+
+def _iteration(optimiser: Path) -> int:
+    found = re.search(r"_it(\d+)_optimiser\.star$", optimiser.name)
+    return int(found.group(1)) if found else 10**6
+
+
+def _recorded(saved: SavedRun, optimiser: str) -> dict[str, Any]:
+    """Return parameters of a run without params.json, as RELION's own."""
+    values = {name: saved.options[name] for name in _RESTORED if name in saved.options}
+    data = re.sub(r"optimiser\.star$", "data.star", optimiser)
+    return values | {
+        "particles": data,
+        "reference": optimiser,
+        "output": saved.prefix,
+        "symmetry": saved.sampling["symmetry"],
+    }
+
+
+def _settings(params: RefineParams, particle_diameter_A: float) -> RunSettings:
+    off = -1.0
+    return RunSettings(
+        command_line=command_line("refine", params),
+        random_seed=params.random_seed or 0,
+        particle_diameter_A=particle_diameter_A,
+        mask_edge_px=params.mask_edge_px,
+        zero_mask=params.zero_mask,
+        flatten_solvent=params.flatten_solvent,
+        solvent_correct_fsc=params.solvent_correct_fsc,
+        mask=params.mask,
+        low_resol_join_halves_A=params.low_resol_join_halves_A or off,
+        adaptive_fraction=params.adaptive_fraction,
+        auto_local_healpix_order=params.auto_local_healpix_order,
+        max_iterations=params.max_iterations,
+        max_coarse_size=params.coarse_size_px or -1,
+        max_significant=params.max_significant or -1,
+        strict_highres_exp_A=params.strict_highres_exp_A or off,
+        tau2_fudge=params.tau2_fudge,
+        pad=params.pad,
+        ctf=params.ctf,
+        ctf_intact_first_peak=params.ctf_intact_first_peak,
+        norm=params.norm,
+        scale=params.scale,
+    )
