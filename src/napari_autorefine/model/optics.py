@@ -66,7 +66,10 @@ def magnified(optics: OpticsGroup, frequencies: npt.ArrayLike) -> np.ndarray:
 
 
 def magnification_matrix(optics: OpticsGroup) -> np.ndarray:
-    """Inverse magnification as a (3, 3) matrix M: slices are sampled with M @ A in place of A."""
+    """Inverse magnification as a (3, 3) matrix M: slices are taken with M @ A in place of A.
+
+    As the slice of A samples the reference at inv(A) @ k, image frequencies are magnified before they are rotated.
+    """
     matrix = np.eye(3)
     if optics.magnification is not None:
         matrix[:2, :2] = np.linalg.inv(np.array(optics.magnification, dtype=np.float64).reshape(2, 2))
