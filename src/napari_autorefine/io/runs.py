@@ -84,9 +84,7 @@ class RunFolder:
         except OSError as error:
             raise write_error(self.prefix, error) from error
 
-    def write_iteration(
-        self, state: RunState, particles: Particles, *, directions_deg: np.ndarray
-    ) -> tuple[Path, ...]:
+    def write_iteration(self, state: RunState, particles: Particles, *, directions_deg: np.ndarray) -> tuple[Path, ...]:
         """Write the files of one iteration; none has its name before all are complete, the optimiser file is last."""
         iteration = state.iteration
         with FileSet() as files:

@@ -161,9 +161,7 @@ class ParticleStack:
             )
 
     def _check_optics(self, particles: Particles) -> None:
-        pairs, rows = np.unique(
-            np.stack([self._file, particles.optics_index], axis=1), axis=0, return_index=True
-        )
+        pairs, rows = np.unique(np.stack([self._file, particles.optics_index], axis=1), axis=0, return_index=True)
         for (file, optics), row in zip(pairs.tolist(), rows.tolist(), strict=True):
             header, group = self._headers[file], particles.optics[optics]
             place = f"{header.path} (row {row + 1} of {self._star})"

@@ -176,11 +176,13 @@ class _Reader:
 
     @staticmethod
     def read_pair(line: str) -> tuple[str, str]:
-        words = _split(line)
-        label = words[0][1:]
-        if len(words) > 2 and not words[2].startswith("#"):
-            return label, line[len(words[0]) :].strip()
-        return label, words[1] if len(words) > 1 and not words[1].startswith("#") else ""
+        """Return label and value; unquoted blanks belong to the value, a comment does not."""
+        label, rest = [*line.split(None, 1), ""][:2]
+        token = _TOKEN.match(rest)
+        if token is None or rest[0] == "#":
+            return label[1:], ""
+        tail = rest[token.end() :].strip()
+        return label[1:], _split(token[0])[0] if not tail or tail[0] == "#" else rest
 
     def read_loop(self, name: str) -> pd.DataFrame:
         labels: list[str] = []
