@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from napari_autorefine.io.files import replacing
 from napari_autorefine.model.geometry import euler_to_matrix
@@ -167,7 +168,7 @@ def _scale_bar(axes: Axes, box_size: int, voxel_size_A: float) -> None:
 
 
 def direction_density(euler_deg: np.ndarray, operators: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """Density of viewing directions relative to uniform, smoothed over about 6 degrees.
+    """Density of viewing directions relative to uniform, smoothed over about 8 degrees.
 
     Parameters
     ----------
@@ -179,7 +180,7 @@ def direction_density(euler_deg: np.ndarray, operators: np.ndarray, grid: np.nda
     -------
     (n_grid,), 1 on average over the sphere (von Mises-Fisher kernel)
     """
-    concentration = 1.0 / np.deg2rad(6.0) ** 2
+    concentration = 1.0 / np.deg2rad(8.0) ** 2
     views = euler_to_matrix(euler_deg)[:, 2]
     mates = np.concatenate([views @ operator for operator in operators])
     rot, height = np.arctan2(mates[:, 1], mates[:, 0]), mates[:, 2]
@@ -246,7 +247,7 @@ def iterations_figure(points: Sequence[IterationSummary], *, title: str) -> Figu
     _style(right, x_label="Iteration", y_label="Degrees", title="Search")
     right.legend(frameon=False, fontsize=9, labelcolor=_INK, loc="lower left")
     for axes in (left, right):
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 
