@@ -82,7 +82,9 @@ def test_refine_defaults_are_the_tutorials() -> None:
     assert params.firstiter_cc and params.ctf and params.zero_mask and params.norm and params.scale
 
 
-@pytest.mark.parametrize("name", ["ini_high_A", "particle_diameter_A", "low_resol_join_halves_A", "strict_highres_exp_A"])
+@pytest.mark.parametrize(
+    "name", ["ini_high_A", "particle_diameter_A", "low_resol_join_halves_A", "strict_highres_exp_A"]
+)
 def test_minus_one_is_off(name: str) -> None:
     params = RefineParams(particles="p.star", reference="r.mrc", output="o/run", **{name: -1})
     assert getattr(params, name) is None

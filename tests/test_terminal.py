@@ -48,7 +48,17 @@ def test_duration(seconds: float, text: str) -> None:
 
 def test_iteration_block_tells_what_matters() -> None:
     block = iteration_block(iteration())
-    for text in ("Iteration 3", "1 min 15 s", "7.25 A", "1.5 deg", "0.75 A", "3.75 deg local", "2.5 deg", "Converged"):
+    for text in (
+        "used to 5.33 A",
+        "Iteration 3",
+        "1 min 15 s",
+        "7.25 A",
+        "1.5 deg",
+        "0.75 A",
+        "3.75 deg local",
+        "2.5 deg",
+        "Converged",
+    ):
         assert text in block
 
 

@@ -100,7 +100,8 @@ def iteration_block(event: IterationDone) -> str:
     """Return the block of lines shown after an iteration."""
     title = "Last iteration, both halves joined" if event.is_final else f"Iteration {event.iteration}"
     search = "local" if event.is_local else "global"
-    finest = event.voxel_size_A * len(event.fsc) * 2 / event.current_size if event.current_size else float("inf")
+    field_A = event.voxel_size_A * 2 * (len(event.fsc) - 1)
+    finest = 2.0 * field_A / event.current_size if event.current_size else float("inf")
     rows = [f"{title} ({duration(event.seconds)})", f"  resolution   {event.resolution_A:.2f} A"]
     if event.iteration > 0:
         rows += [

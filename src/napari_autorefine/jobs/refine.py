@@ -51,7 +51,7 @@ def refine(params: RefineParams) -> Iterator[Event]:
     check_space(inputs, params.output)
     yield from (*messages(inputs), *notes)
     with ExitStack() as resources:
-        good, screening = yield from _screened(inputs, is_new=saved is None)
+        good, screening = yield from _screened(inputs, params, is_new=saved is None)
         problem = make_problem(inputs, good, _reader(inputs, params, resources), params.random_seed or 0)
         files = RunFiles(params, problem.particles, particle_diameter_A=inputs.particle_diameter_A)
         files.write_start(screening, inputs.particles)
@@ -72,7 +72,9 @@ def with_seed(params: RefineParams) -> RefineParams:
     return params.model_copy(update={"random_seed": int(time.time()) % 2**31})
 
 
-def _screened(inputs: RefineInputs, *, is_new: bool) -> Generator[Event, None, tuple[np.ndarray, Screening]]:
+def _screened(
+    inputs: RefineInputs, params: RefineParams, *, is_new: bool
+) -> Generator[Event, None, tuple[np.ndarray, Screening]]:
     """Look at every image of a new run; return the rows that can be used, and what was found."""
     everything = np.arange(len(inputs.particles))
     if not is_new:  # the particles of a run that is continued were looked at when it began
@@ -89,7 +91,7 @@ def _screened(inputs: RefineInputs, *, is_new: bool) -> Generator[Event, None, t
         yield Message(
             text=f"Set aside: {len(screening.bad) - _NAMED} more images, listed in the output.", level="warning"
         )
-    for text in screening.warnings:
+    for text in () if params.dont_check_norm else screening.warnings:
         yield Message(text=text, level="warning")
     good = np.setdiff1d(everything, screening.bad_rows)
     halves = np.unique(inputs.particles.half[good])

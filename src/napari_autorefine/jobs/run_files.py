@@ -25,6 +25,7 @@ _OWN_FILE = re.compile(
     r"_(it\d{3,}_.+\.(star|mrc|bild)|(optimiser|data|model|sampling|excluded)\.star|params\.json"
     r"|class001\.mrc|class001_angdist\.bild|half[12]_class001_unfil\.mrc)$"
 )
+_ONCE = {"overwrite": False, "force_converge": False}
 _RESTORED = (
     "mask_edge_px",
     "zero_mask",
@@ -121,7 +122,7 @@ def resumed(params: RefineParams) -> tuple[RefineParams, SavedRun, tuple[Message
     saved = read_run(str(params.continue_from))
     values = saved.params.get("parameters") or _recorded(saved, str(params.continue_from))
     given = {name: getattr(params, name) for name in params.model_fields_set}
-    merged = make_params(RefineParams, {**values, "overwrite": False, **given})
+    merged = make_params(RefineParams, {**values, **_ONCE, **given})
     root = RunFolder(merged.output)
     newest = max((_iteration(path) for path in root.existing()), default=-1)
     if newest <= saved.iteration or merged.overwrite:
