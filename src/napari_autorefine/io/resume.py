@@ -78,13 +78,12 @@ def read_run(optimiser: str | os.PathLike[str]) -> SavedRun:
         sampling["sigma_angle_deg"] = float(extra["autorefineSigmaAngle"])
     particles = read_particles(general.file("rlnExperimentalDataStarFile"))
     box_size = int(model.number("rlnOriginalImageSize"))
-    n_optics = len(particles.optics)
     return SavedRun(
         iteration=int(general.number("rlnCurrentIteration")),
         prefix=general.text("rlnOutputRootName"),
         box_size=box_size,
         voxel_size_A=model.number("rlnPixelSize"),
-        halves=(_half(first, models[0], n_optics), _half(read_star(models[1]), models[1], n_optics)),
+        halves=(_half(first, models[0], particles), _half(read_star(models[1]), models[1], particles)),
         fsc=_columns(first, "model_class_1", models[0]).numbers("rlnGoldStandardFsc", 0.0),
         poses=_poses(particles),
         sampling=sampling,
@@ -141,7 +140,7 @@ def _columns(star: StarFile, name: str, path: Path) -> Columns:
     return Columns(table=table, file=str(path), name=name)
 
 
-def _half(star: StarFile, path: Path, n_optics: int) -> dict[str, Any]:
+def _half(star: StarFile, path: Path, particles: Particles) -> dict[str, Any]:
     general = _Pairs(star, "model_general", path)
     spectra = _columns(star, "model_class_1", path)
     classes = _columns(star, "model_classes", path)
@@ -154,7 +153,7 @@ def _half(star: StarFile, path: Path, n_optics: int) -> dict[str, Any]:
         "ssnr": spectra.numbers("rlnSsnrMap"),
         "sigma2_map": spectra.numbers("rlnReferenceSigma2", 0.0),
         "completeness": spectra.numbers("rlnFourierCompleteness", 0.0),
-        "sigma2_noise": np.stack([_noise(star, path, group, n_shell) for group in range(1, n_optics + 1)]),
+        "sigma2_noise": _noise(star, path, particles, n_shell),
         "scale": _columns(star, "model_groups", path).numbers("rlnGroupScaleCorrection", 1.0),
         "norm_average": general.number("rlnNormCorrectionAverage", 1.0),
         "sigma_offset_A": general.number("rlnSigmaOffsetsAngst"),
@@ -167,9 +166,26 @@ def _half(star: StarFile, path: Path, n_optics: int) -> dict[str, Any]:
     }
 
 
-def _noise(star: StarFile, path: Path, group: int, n_shell: int) -> np.ndarray:
-    """Return the noise of one optics group, 0 in shells that the file leaves out."""
-    columns = _columns(star, f"model_optics_group_{group}", path)
+def _noise(star: StarFile, path: Path, particles: Particles, n_shell: int) -> np.ndarray:
+    """Return the noise per optics group: (n_optics, n_shell), 0 in shells that the file leaves out.
+
+    RELION 3.1 kept it per scale group; there an optics group takes the mean over the particles of its scale groups.
+    """
+    n_optics = len(particles.optics)
+    if "model_optics_group_1" in star.tables or "model_group_1" not in star.tables:
+        return np.stack([_spectrum(star, path, f"model_optics_group_{g}", n_shell) for g in range(1, n_optics + 1)])
+    groups = _columns(star, "model_groups", path)
+    spectra = [_spectrum(star, path, f"model_group_{number}", n_shell) for number in groups.integers("rlnGroupNumber")]
+    count, names = groups.numbers("rlnGroupNrParticles"), groups.texts("rlnGroupName")
+    noise = []
+    for optics in range(n_optics):
+        weight = count * np.isin(names, particles.group_name[particles.optics_index == optics])
+        noise.append(np.average(spectra, axis=0, weights=weight if weight.any() else count))
+    return np.stack(noise)
+
+
+def _spectrum(star: StarFile, path: Path, name: str, n_shell: int) -> np.ndarray:
+    columns = _columns(star, name, path)
     sigma2 = np.zeros(n_shell)
     sigma2[columns.integers("rlnSpectralIndex")] = columns.numbers("rlnSigma2Noise")
     return sigma2

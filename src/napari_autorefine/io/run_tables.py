@@ -260,6 +260,7 @@ def _unused() -> ListTable:
         "rlnHelicalTwistInitial": 0.0,
         "rlnHelicalRiseInitial": 0.0,
         "rlnHelicalCentralProportion": 0.3,
+        "rlnNrHelicalNStart": 1,
         "rlnHelicalMaskTubeInnerDiameter": -1.0,
         "rlnHelicalMaskTubeOuterDiameter": -1.0,
         "rlnHelicalSymmetryLocalRefinement": 0,
