@@ -14,6 +14,7 @@ from napari_autorefine.engine.expectation import Posterior, Significant
 from napari_autorefine.engine.images import PreparedImages
 from napari_autorefine.engine.maximization import Insertion
 from napari_autorefine.engine.neighborhoods import LocalOrientations
+from napari_autorefine.engine.shifts import ShiftedImage
 from napari_autorefine.engine.slices import SharedSlices
 from napari_autorefine.model.geometry import matrix_to_euler
 from napari_autorefine.xp import to_host
@@ -189,7 +190,7 @@ def _local_first_pass(
         )
         scores = expectation.log_likelihoods(
             slices,
-            expectation.shifted(block.images.masked[i, :n], geometry.coarse_phases),
+            geometry.coarse_shifts.of(block.images.masked[i, :n]),
             block.images.contrast[i, :n],
             block.model.score_weight[:n],
         )
@@ -215,10 +216,10 @@ def _second_pass(
     matrices = geometry.sampling_matrices(rotations)
     slices = _fine_slices(block, fine, matrices, shared)
     n_child = grid.fine_shifts_A.shape[1]
-    phases = geometry.fine_phases.reshape(len(grid.shifts_A), n_child, -1)[kept.shifts].reshape(-1, slices.shape[1])
+    fine_shifts = (kept.shifts[:, None] * n_child + np.arange(n_child)).ravel()
     mask = expectation.expand_pairs(kept.pairs, N_CHILD_ROT, n_child)
-    shifted = expectation.shifted(images.masked[i], phases)
-    scores = _fine_scores(block, settings, i, slices, shifted)
+    trials = geometry.fine_shifts.of(images.masked[i], fine_shifts)
+    scores = _fine_scores(block, settings, i, slices, trials)
     if not settings.is_cc:
         scores += np.repeat(candidates.log_prior[kept.rotations], N_CHILD_ROT)[:, None]
         scores += np.repeat(_log_shift_prior(block, grid, i)[kept.shifts], n_child)[None, :]
@@ -228,7 +229,7 @@ def _second_pass(
     return _sums(
         block, settings, i, found,
         fine=fine, directions=np.repeat(dir_idx, N_CHILD_ROT), rotations=rotations, matrices=matrices,
-        slices=slices, phases=phases, shifted=shifted, shifts_A=shifts, count=kept.count,
+        slices=slices, trials=trials, fine_shifts=fine_shifts, shifts_A=shifts, count=kept.count,
     )  # fmt: skip
 
 
@@ -239,11 +240,11 @@ def _fine_slices(block: Block, fine: np.ndarray, matrices: np.ndarray, shared: S
     return expectation.make_slices(block.half.reference, matrices, samples.rows, samples.n_sample, block.half.r2_max)
 
 
-def _fine_scores(block: Block, settings: SearchSettings, i: int, slices: Any, shifted: Any) -> Any:
+def _fine_scores(block: Block, settings: SearchSettings, i: int, slices: Any, trials: ShiftedImage) -> Any:
     contrast, weight = block.images.contrast[i], block.model.score_weight
     if settings.is_cc:
-        return expectation.correlations(slices, shifted, block.images.masked[i], contrast, weight > 0)
-    return expectation.log_likelihoods(slices, shifted, contrast, weight)
+        return expectation.correlations(slices, trials, block.images.masked[i], contrast, weight > 0)
+    return expectation.log_likelihoods(slices, trials, contrast, weight)
 
 
 def _sums(
@@ -257,19 +258,20 @@ def _sums(
     rotations: np.ndarray,
     matrices: np.ndarray,
     slices: Any,
-    phases: Any,
-    shifted: Any,
+    trials: ShiftedImage,
+    fine_shifts: np.ndarray,
     shifts_A: np.ndarray,
     count: int,
 ) -> ParticleResult:
     geometry, images, model = block.geometry, block.images, block.model
-    slices = slices[found.rows]
+    if len(found.rows) < len(slices):
+        slices = slices[found.rows]
     moments = maximization.residual_moments(
-        found, slices, images.masked[i], shifted[found.columns], images.contrast[i]
+        found, slices, images.masked[i], trials.only(found.columns), images.contrast[i]
     )
     entry = maximization.insertion(
         found,
-        expectation.shifted(images.unmasked[i], phases[found.columns]),
+        geometry.fine_shifts.of(images.unmasked[i], fine_shifts[found.columns]),
         images.gain[i] * model.inverse_sigma2,
         images.weight[i] * model.inverse_sigma2,
         orientations=fine[found.rows],

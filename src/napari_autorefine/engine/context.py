@@ -9,6 +9,7 @@ import numpy as np
 
 from napari_autorefine.engine.grids import OrientationGrid, child_translations, translations
 from napari_autorefine.engine.samples import FourierSamples
+from napari_autorefine.engine.shifts import ShiftBasis
 from napari_autorefine.engine.state import Sampling
 from napari_autorefine.model.geometry import round_half_away
 from napari_autorefine.model.optics import OpticsGroup, aberration_phase, magnification_matrix
@@ -60,7 +61,7 @@ class GroupGeometry:
     frequencies : (n_sample, 2) in 1/A
     correction : (n_sample,) complex64 odd-aberration and MTF factor of the images, or None
     background : (N, N) float32, 1 outside the particle
-    coarse_phases, fine_phases : (n_trans, n_coarse), (n_trans * n_child, n_sample) complex64 phase ramps
+    coarse_shifts, fine_shifts : trial shifts of the first pass on the coarse samples, of the second on all samples
     count : (n_shell,) coefficients per reference shell that noise is summed over
     """
 
@@ -73,8 +74,8 @@ class GroupGeometry:
     frequencies: np.ndarray
     correction: Any | None
     background: Any
-    coarse_phases: Any
-    fine_phases: Any
+    coarse_shifts: ShiftBasis
+    fine_shifts: ShiftBasis
     count: np.ndarray
 
     def sampling_matrices(self, rotations: np.ndarray) -> np.ndarray:
@@ -123,13 +124,6 @@ class HalfContext:
     norm_average: float
     scale: np.ndarray
     sigma_offset_A: float
-
-
-def phase_ramps(samples: FourierSamples, shifts_A: np.ndarray, pixel_size_A: float, n_sample: int) -> np.ndarray:
-    """exp(-2 pi i k t / N) for shifts (n, 2) in A on the first ``n_sample`` samples; (n, n_sample) complex64."""
-    shifts_px = shifts_A.reshape(-1, shifts_A.shape[-1]) / pixel_size_A
-    turns = np.outer(shifts_px[:, 0], samples.x[:n_sample]) + np.outer(shifts_px[:, 1], samples.y[:n_sample])
-    return np.exp((-2j * np.pi / samples.box_size) * turns).astype(np.complex64)
 
 
 def frequency_matrix(optics: OpticsGroup, box_size: int, voxel_size_A: float, pad: int) -> np.ndarray:

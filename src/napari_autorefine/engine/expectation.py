@@ -5,7 +5,8 @@ With slices P, images X, contrast C (CTF times group scale) and noise variance s
     D(o, t) = 1/2 sum_k |C P_o - X e^{i phi_t}|^2 / s2
             = const - sum_k Re[conj(P_o) (C X e^{i phi_t} / s2)] + 1/2 sum_k |P_o|^2 C^2 / s2
 
-is one product of real matrices (n_rot, 2K) @ (2K, n_trans) and one of (n_rot, K) @ (K,). The first pass runs on the
+is one product of real matrices (n_rot, 2K) @ (2K, n_trans) and one of (n_rot, K) @ (K,). Shifts enter through a basis
+of fewer functions (``shifts``). The first pass runs on the
 coarse grid and the coarse disc of frequencies, the second on the children of what the first found significant
 (Scheres 2012, J. Struct. Biol. 180, 519-530).
 """
@@ -17,9 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from napari_autorefine.engine.shifts import ShiftedImage
 from napari_autorefine.kernels import project
 from napari_autorefine.kernels.moments import weighted_power
-from napari_autorefine.xp import array_module
+from napari_autorefine.xp import array_module, to_host
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,37 +63,22 @@ class Posterior:
     log_evidence: float
 
 
-def as_real(values: Any) -> Any:
-    """View (n, K) complex64 as (n, 2K) float32 without a copy."""
-    return values.view(np.float32)
+def log_likelihoods(slices: Any, trials: ShiftedImage, contrast: Any, score_weight: Any) -> Any:
+    """-D(o, t) without its constant for one image at trial shifts; (n_rot, n_trans) float32."""
+    weighted = contrast * score_weight
+    scores = trials.scores(slices, weighted)
+    scores -= weighted_power(slices, 0.5 * contrast * weighted)[:, None]
+    return scores
 
 
-def shifted(samples: Any, phases: Any) -> Any:
-    """Samples (K,) times phase ramps (n_trans, K)."""
-    return samples[None, :] * phases
-
-
-def cross_terms(slices: Any, weighted: Any) -> Any:
-    """Re sum_k conj(P_o) B_t for slices (n_rot, K) and weighted images (n_trans, K); (n_rot, n_trans) float32."""
-    return as_real(slices) @ as_real(weighted).T
-
-
-def log_likelihoods(slices: Any, trials: Any, contrast: Any, score_weight: Any) -> Any:
-    """-D(o, t) without its constant for one image at trial shifts (n_trans, K); (n_rot, n_trans) float32."""
-    weighted = trials * (contrast * score_weight)
-    power = weighted_power(slices, 0.5 * contrast * contrast * score_weight)
-    return cross_terms(slices, weighted) - power[:, None]
-
-
-def correlations(slices: Any, trials: Any, image: Any, contrast: Any, inside: Any) -> Any:
-    """Normalised cross-correlation of one image, at trial shifts (n_trans, K), with its CTF-affected slices."""
+def correlations(slices: Any, trials: ShiftedImage, image: Any, contrast: Any, inside: Any) -> Any:
+    """Normalised cross-correlation of one image (K,), at trial shifts, with its CTF-affected slices."""
     xp = array_module(slices)
     masked_contrast = contrast * inside
-    weighted = trials * masked_contrast
     power = weighted_power(slices, masked_contrast * masked_contrast)
     norm = xp.sqrt(xp.sum(inside * (image.real**2 + image.imag**2)))
     scale = 1.0 / xp.maximum(xp.sqrt(power) * norm, np.float32(1e-30))
-    return cross_terms(slices, weighted) * scale[:, None]
+    return trials.scores(slices, masked_contrast) * scale[:, None]
 
 
 def significant_samples(scores: Any, fraction: float, max_count: int = -1) -> tuple[Any, float, float]:
@@ -137,8 +124,6 @@ def winner(scores: Any) -> tuple[Any, float, float]:
 
 def keep_significant(weights: Any) -> Significant:
     """Turn first-pass weights (n_rot, n_trans) into the list of coarse samples to refine."""
-    from napari_autorefine.xp import to_host
-
     kept = to_host(weights > 0)
     rotations = np.flatnonzero(kept.any(axis=1))
     shifts = np.flatnonzero(kept.any(axis=0))
@@ -154,8 +139,6 @@ def expand_pairs(pairs: np.ndarray, n_child_rot: int, n_child_trans: int) -> np.
 
 def posterior(scores: Any, *, winner_takes_all: bool, fraction: float) -> Posterior:
     """Second-pass weights from log scores (n_o, n_t), small ones dropped, normalised by the full sum."""
-    from napari_autorefine.xp import to_host
-
     best = divmod(int(scores.argmax()), scores.shape[1])
     weights, total, top = winner(scores) if winner_takes_all else significant_samples(scores, fraction)
     weights = weights / np.float32(total)

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from napari_autorefine.engine.expectation import Posterior, as_real
-from napari_autorefine.kernels.moments import posterior_moments
+from napari_autorefine.engine.expectation import Posterior
+from napari_autorefine.engine.shifts import ShiftedImage
+from napari_autorefine.kernels.moments import mean_power
 from napari_autorefine.xp import to_host
 
 
@@ -58,14 +59,7 @@ class Moments:
     power: np.ndarray
 
 
-def averaged_images(weights: Any, shifted: Any) -> Any:
-    """Posterior-weighted sums of shifted images per orientation: (n_o, n_t) x (n_t, K) -> (n_o, K) complex64."""
-    return (weights @ as_real(shifted)).view(np.complex64)
-
-
-def residual_moments(
-    posterior: Posterior, slices: Any, masked: Any, shifted_masked: Any, contrast: Any
-) -> Moments:
+def residual_moments(posterior: Posterior, slices: Any, masked: Any, trials: ShiftedImage, contrast: Any) -> Moments:
     """Moments of the masked image against the slices of its posterior.
 
     Parameters
@@ -73,11 +67,11 @@ def residual_moments(
     posterior : weights (n_o, n_t)
     slices : (n_o, K) complex64
     masked : (K,) complex64
-    shifted_masked : (n_t, K) complex64
+    trials : the masked image at the shifts of the posterior
     contrast : (K,) float32
     """
-    averaged = averaged_images(posterior.weights, shifted_masked)
-    cross, power = posterior_moments(slices, averaged, posterior.weights.sum(axis=1))
+    cross = trials.correlation(slices, posterior.weights)
+    power = mean_power(slices, posterior.weights.sum(axis=1))
     total = posterior.weights.sum()
     residual = total * (masked.real**2 + masked.imag**2) - 2.0 * contrast * cross + contrast**2 * power
     return Moments(residual=to_host(residual), cross=to_host(cross), power=to_host(power))
@@ -85,7 +79,7 @@ def residual_moments(
 
 def insertion(
     posterior: Posterior,
-    shifted: Any,
+    trials: ShiftedImage,
     gain: Any,
     weight: Any,
     *,
@@ -98,13 +92,13 @@ def insertion(
     Parameters
     ----------
     posterior : weights (n_o, n_t)
-    shifted : (n_t, K) complex64, unmasked image at the trial shifts
+    trials : the unmasked image at the shifts of the posterior
     gain : (K,) float32, contrast over noise variance (1 over it for premultiplied data)
     weight : (K,) float32, squared contrast over noise variance
     orientations, matrices : of the kept rows
     rows : row table of the samples
     """
-    values = averaged_images(posterior.weights, shifted)
+    values = trials.averaged(posterior.weights)
     values *= gain
     amounts = posterior.weights.sum(axis=1)
     return Insertion(

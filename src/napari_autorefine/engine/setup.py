@@ -11,13 +11,13 @@ from napari_autorefine.engine.context import (
     SearchGrid,
     frequency_matrix,
     image_correction,
-    phase_ramps,
     reference_shells,
 )
 from napari_autorefine.engine.images import coefficient_count
 from napari_autorefine.engine.problem import RefinementProblem, RefineOptions
 from napari_autorefine.engine.randomness import random_halves
 from napari_autorefine.engine.samples import fourier_samples
+from napari_autorefine.engine.shifts import shift_basis
 from napari_autorefine.engine.masking import circular_background, spherical_mask
 from napari_autorefine.errors import InputError
 from napari_autorefine.model.optics import OpticsGroup
@@ -134,8 +134,8 @@ def group_geometry(
         frequencies=frequencies,
         correction=image_correction(optics, frequencies, relative_mtf(setup, index, frequencies)),
         background=circular_background(optics.box_size, radius_px, options.mask_edge_px),
-        coarse_phases=phase_ramps(samples, grid.trial_shifts_A, pixel, samples.n_coarse),
-        fine_phases=phase_ramps(samples, grid.fine_shifts_A, pixel, samples.n_sample),
+        coarse_shifts=shift_basis(samples, grid.trial_shifts_A / pixel, samples.n_coarse),
+        fine_shifts=shift_basis(samples, grid.fine_shifts_A.reshape(-1, 2) / pixel, samples.n_sample),
         count=np.bincount(shells, weights=coefficient_count(optics.box_size), minlength=setup.n_shell),
     )
 

@@ -166,24 +166,22 @@ def launch_weighted_power(slices: Any, weights: Any) -> Any:
     return out
 
 
-def launch_posterior_moments(slices: Any, averaged: Any, amounts: Any) -> tuple[Any, Any]:
-    """Twin of :func:`napari_autorefine.kernels.moments.posterior_moments`."""
+def launch_mean_power(slices: Any, amounts: Any) -> Any:
+    """Twin of :func:`napari_autorefine.kernels.moments.mean_power`."""
     xp = array_module(slices)
     n_rot, n_sample = slices.shape
-    cross, power = xp.zeros(n_sample, dtype=xp.float32), xp.zeros(n_sample, dtype=xp.float32)
+    power = xp.zeros(n_sample, dtype=xp.float32)
     if slices.size:
         arguments = (
             xp.asarray(slices, dtype=xp.complex64, order="C"),
-            xp.asarray(averaged, dtype=xp.complex64, order="C"),
             np.int32(n_rot),
             np.int32(n_sample),
             xp.asarray(amounts, dtype=xp.float32, order="C"),
-            cross,
             power,
         )
         grid = (-(-n_sample // THREADS), min(-(-n_rot // 32), _MAX_GRID_Y))
-        load_kernel("moments", slices, name="posterior_moments")(grid, (THREADS,), arguments)
-    return cross, power
+        load_kernel("moments", slices, name="mean_power")(grid, (THREADS,), arguments)
+    return power
 
 
 def launch_symmetrize(

@@ -1,11 +1,10 @@
 // Sums over slices in one pass, the CUDA twins of the two functions of moments.py.
 //
 //     weighted_power:     out[o]   = sum_k weights[k] |slices[o, k]|^2
-//     posterior_moments:  cross[k] = sum_o Re(conj(slices[o, k]) averaged[o, k])
-//                         power[k] = sum_o amounts[o] |slices[o, k]|^2
+//     mean_power:         power[k] = sum_o amounts[o] |slices[o, k]|^2
 //
-// slices and averaged (n_rot, n_sample) complex64; weights (n_sample,), amounts (n_rot,), out (n_rot,), cross and power
-// (n_sample,) float32, the last three zero at the start. All arithmetic in float32; partial sums meet in float32
+// slices (n_rot, n_sample) complex64; weights (n_sample,), amounts (n_rot,), out (n_rot,), power (n_sample,) float32,
+// the last two zero at the start. All arithmetic in float32; partial sums meet in float32
 // atomics, so results agree between runs to rounding.
 #include "common.cuh"
 
@@ -25,20 +24,16 @@ extern "C" __global__ void weighted_power(
 }
 
 // A thread belongs to one sample (x) and sums every gridDim.y-th rotation.
-extern "C" __global__ void posterior_moments(
-    const Complex* __restrict__ slices, const Complex* __restrict__ averaged, int n_rot, int n_sample,
-    const float* __restrict__ amounts, float* cross, float* power) {
+extern "C" __global__ void mean_power(
+    const Complex* __restrict__ slices, int n_rot, int n_sample, const float* __restrict__ amounts, float* power) {
     const long long k = global_index();
     if (k >= n_sample) {
         return;
     }
-    float cross_total = 0.0f, power_total = 0.0f;
+    float total = 0.0f;
     for (int rotation = blockIdx.y; rotation < n_rot; rotation += gridDim.y) {
         const Complex slice = slices[(long long)rotation * n_sample + k];
-        const Complex mean = averaged[(long long)rotation * n_sample + k];
-        cross_total += slice.re * mean.re + slice.im * mean.im;
-        power_total += amounts[rotation] * (slice.re * slice.re + slice.im * slice.im);
+        total += amounts[rotation] * (slice.re * slice.re + slice.im * slice.im);
     }
-    atomicAdd(&cross[k], cross_total);
-    atomicAdd(&power[k], power_total);
+    atomicAdd(&power[k], total);
 }

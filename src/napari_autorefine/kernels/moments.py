@@ -1,4 +1,4 @@
-"""Sums over orientations that need one pass over the slices: weighted power and posterior moments."""
+"""Sums over slices that need one pass over them: weighted power per slice, mean power per sample."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from napari_autorefine.kernels._cuda import launch_mean_power, launch_weighted_power
 from napari_autorefine.xp import array_module
 
 _FAST = {"nsz", "arcp", "contract", "afn", "reassoc"}
@@ -19,31 +20,17 @@ def weighted_power(slices: Any, weights: Any) -> Any:
         out = np.empty(len(slices), dtype=np.float32)
         _weighted_power(slices.view(np.float32), np.ascontiguousarray(weights, dtype=np.float32), out)
         return out
-    return (slices.real**2 + slices.imag**2) @ weights
+    return launch_weighted_power(slices, weights)
 
 
-def posterior_moments(slices: Any, averaged: Any, amounts: Any) -> tuple[Any, Any]:
-    """Moments of the data against its slices.
-
-    Parameters
-    ----------
-    slices : (n_rot, K) complex64, P_o
-    averaged : (n_rot, K) complex64, Y_o = sum_t w_ot X_t
-    amounts : (n_rot,) float32, p_o = sum_t w_ot
-
-    Returns
-    -------
-    cross : (K,) float32, sum_o Re(conj(P_o) Y_o)
-    power : (K,) float32, sum_o p_o |P_o|^2
-    """
+def mean_power(slices: Any, amounts: Any) -> Any:
+    """``sum_o amounts[o] |slices[o, k]|^2`` for slices (n_rot, K) complex64; (K,) float32."""
     xp = array_module(slices)
     if xp is np:
-        cross = np.zeros(slices.shape[1], dtype=np.float32)
-        power = np.zeros(slices.shape[1], dtype=np.float32)
-        _moments(slices.view(np.float32), averaged.view(np.float32), amounts, cross, power)
-        return cross, power
-    cross = (slices.real * averaged.real + slices.imag * averaged.imag).sum(axis=0)
-    return cross, amounts @ (slices.real**2 + slices.imag**2)
+        out = np.zeros(slices.shape[1], dtype=np.float32)
+        _mean_power(slices.view(np.float32), np.ascontiguousarray(amounts, dtype=np.float32), out)
+        return out
+    return launch_mean_power(slices, amounts)
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
@@ -57,10 +44,11 @@ def _weighted_power(slices, weights, out):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
-def _moments(slices, averaged, amounts, cross, power):  # type: ignore[no-untyped-def]
+def _mean_power(slices, amounts, out):  # type: ignore[no-untyped-def]
     for rot in range(slices.shape[0]):
         amount = amounts[rot]
-        for k in range(cross.shape[0]):
+        if amount == np.float32(0):
+            continue
+        for k in range(out.shape[0]):
             re, im = slices[rot, 2 * k], slices[rot, 2 * k + 1]
-            cross[k] += re * averaged[rot, 2 * k] + im * averaged[rot, 2 * k + 1]
-            power[k] += amount * (re * re + im * im)
+            out[k] += amount * (re * re + im * im)
