@@ -49,6 +49,7 @@ def test_parameters_are_frozen() -> None:
         ({}, ["i is missing"]),
         ({"path": "x", "step_A": 0}, ["step must be above 0"]),
         ({"path": "x", "order": 4}, ["order must be at most 3"]),
+        ({"path": "x", "step_A": 0, "order": 4}, ["step must be above 0", "order must be at most 3"]),
         ({"path": "x", "sizes": (4, 1)}, ["sizes must be at least 2"]),
         ({"path": "x", "step_A": "wide", "order": "few"}, ["step: ", "'wide'", "order: ", "'few'"]),
         ({"path": "x", "color": 1}, ["color is not a parameter"]),

@@ -92,22 +92,27 @@ class JobParams(BaseModel):
 
     @model_validator(mode="after")
     def _check_bounds(self) -> JobParams:
+        wrong = []
         for record in describe(type(self)):
             values = getattr(self, record.name)
             for value in values if record.is_sequence and values is not None else (values,):
-                _check_bound(record, value)
+                wrong += _beyond_bounds(record, value)
+        if wrong:
+            raise ValueError("; ".join(wrong))
         return self
 
 
-def _check_bound(record: FieldRecord, value: Any) -> None:
-    param = record.param
+def _beyond_bounds(record: FieldRecord, value: Any) -> list[str]:
+    """Return what is wrong with one value, or nothing."""
+    param, flag = record.param, record.flags[0]
     if value is None or isinstance(value, (bool, str)):
-        return
+        return []
     if param.minimum is not None and (value < param.minimum or (param.is_above_minimum and value == param.minimum)):
         word = "above" if param.is_above_minimum else "at least"
-        raise ValueError(f"{record.flags[0]} must be {word} {param.minimum:g}, it is {value:g}")
+        return [f"{flag} must be {word} {param.minimum:g}, it is {value:g}"]
     if param.maximum is not None and value > param.maximum:
-        raise ValueError(f"{record.flags[0]} must be at most {param.maximum:g}, it is {value:g}")
+        return [f"{flag} must be at most {param.maximum:g}, it is {value:g}"]
+    return []
 
 
 def describe(cls: type[BaseModel]) -> tuple[FieldRecord, ...]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -142,7 +143,7 @@ def select(particles: Particles, rows: np.ndarray) -> Particles:
         "origin_prior_A",
     )
     values = {name: getattr(particles, name) for name in columns}
-    chosen = {name: None if value is None else value[rows] for name, value in values.items()}
+    chosen: dict[str, Any] = {name: None if value is None else value[rows] for name, value in values.items()}
     return replace(particles, table=particles.table.iloc[rows].reset_index(drop=True), **chosen)
 
 
