@@ -45,11 +45,11 @@ class DemoParams(JobParams):
     output: Annotated[
         str, Param("Output", "Folder for particles, refinement and report.", flags=("o",), file_kind="write")
     ] = "demo_output"
-    n_particle: Annotated[int, Param("Particles", "Number of particles.", flags=("n",), minimum=50)] = 700
-    box_size: Annotated[int, Param("Box", "Box size, even.", unit="px", flags=("box",), minimum=32)] = 72
+    n_particle: Annotated[int, Param("Particles", "Number of particles.", flags=("n",), minimum=50)] = 800
+    box_size: Annotated[int, Param("Box", "Box size, even.", unit="px", flags=("box",), minimum=32)] = 80
     pixel_size_A: Annotated[
         float, Param("Pixel size", "Pixel size.", unit="A", flags=("angpix",), minimum=1.0, maximum=8.0)
-    ] = 2.9
+    ] = 2.6
     snr: Annotated[
         float, Param("Signal to noise", "Variance of signal over noise in the particle circle.", minimum=0.01)
     ] = 0.1

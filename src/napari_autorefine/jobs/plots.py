@@ -208,7 +208,8 @@ def direction_figure(euler_deg: np.ndarray, *, operators: np.ndarray, title: str
     lon, lat = np.meshgrid(longitude, latitude)
     grid = np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=-1)
     density = direction_density(euler_deg, operators, grid.reshape(-1, 3)).reshape(lon.shape)
-    image = axes.pcolormesh(lon, lat, density, cmap="cividis", vmin=0, shading="gouraud", rasterized=True)
+    top = max(2.0, float(density.max()))
+    image = axes.pcolormesh(lon, lat, density, cmap="cividis", vmin=0, vmax=top, shading="gouraud", rasterized=True)
     axes.set_title(title, fontsize=11, color=_INK, loc="left", pad=10)
     axes.set_xticks(np.deg2rad([-120, -60, 0, 60, 120]), ["−120°", "−60°", "rot 0°", "60°", "120°"])
     axes.set_yticks(np.deg2rad([-60, -30, 0, 30, 60]), ["tilt 150°", "120°", "90°", "60°", "30°"])
@@ -227,7 +228,7 @@ def iterations_figure(points: Sequence[IterationSummary], *, title: str) -> Figu
     figure, (left, right) = new_figure(8.6, 3.5, columns=2)
     iterations = [point.iteration for point in points]
     left.plot(iterations, [point.resolution_A for point in points], color=_COLORS[0], marker="o", markersize=4.5)
-    left.annotate(f"{points[-1].resolution_A:.2f} Å", (iterations[-1], points[-1].resolution_A), xytext=(-4, 8),
+    left.annotate(f"{points[-1].resolution_A:.2f} Å", (iterations[-1], points[-1].resolution_A), xytext=(-7, -4),
                   textcoords="offset points", fontsize=9, color=_COLORS[0], ha="right")  # fmt: skip
     left.set_ylim(bottom=0)
     _style(left, x_label="Iteration", y_label="Resolution (Å)", title=title)
