@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -154,7 +156,8 @@ def test_layouts(tmp_path):
     text = (
         "# one\r\n#two\r\n\r\n# version 50001\r\n\r\ndata_general\r\n_rlnA 1 # note\r\n_rlnEmptyName\r\n\r\n"
         "data_particles # note\r\n\r\nloop_ \r\n# inside\r\n_rlnImageName #1\r\n_rlnOriginX #2\r\n\r\n"
-        "\t1@a.mrcs\t 2.5 \r\n# between\r\n\r\n  2@a.mrcs 3.5 # note\r\ndata_3@a.mrcs 4.5\r\ndata_empty\r\nloop_\r\n_rlnB\r\n"
+        "\t1@a.mrcs\t 2.5 \r\n# between\r\n\r\n  2@a.mrcs 3.5 # note\r\ndata_3@a.mrcs 4.5\r\n"
+        "data_empty\r\nloop_\r\n_rlnB\r\n"
     )
     star, again = round_trip(write(tmp_path, text))
     assert star.version == again.version == 50001
@@ -239,3 +242,30 @@ def test_every_star_file_of_the_data_survives_a_round_trip(shared_data, tmp_path
     assert {"git_lfs_pointer.star", "ragged_rows.star"} <= names <= {*names, "job.star"}
     assert len(refused) <= 3
     assert all("\n" not in text and path.name for (_, text), path in zip(refused, paths, strict=False))
+
+
+def test_underscores_are_no_part_of_numbers(tmp_path):
+    path = write(tmp_path, "data_\nloop_\n_rlnAngleRot\n_rlnVoltage\n1_0.5 1_0\n2.5 3\n")
+    table = read_star(path).tables[""]
+    assert table["rlnAngleRot"].tolist() == ["1_0.5", "2.5"]
+    assert table["rlnVoltage"].tolist() == ["1_0", "3"]
+
+
+@pytest.mark.parametrize("value", ["a\u00a0b", "a\tb", "x", "100%"])
+def test_blanks_of_all_kinds_are_quoted(tmp_path, value):
+    table = pd.DataFrame({"rlnGroupName": pd.Series([value, "b"], dtype=object), "rlnImageName": ["1@a", "2@a"]})
+    write_star(tmp_path / "a.star", {"": table})
+    assert read_star(tmp_path / "a.star").tables[""]["rlnGroupName"].tolist() == [value, "b"]
+
+
+@pytest.mark.parametrize(
+    ("number", "words"), [(errno.ENOSPC, "no space left"), (errno.EACCES, "no permission"), (errno.EIO, "error")]
+)
+def test_a_full_disc_is_one_sentence(tmp_path, monkeypatch, number, words):
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(InputError, match=words):
+        write_star(tmp_path / "a.star", {"a": {"rlnA": 1}})
+    assert not list(tmp_path.iterdir())

@@ -28,7 +28,7 @@ Table = pd.DataFrame | ListTable
 VERSION_3_0, VERSION_3_1, VERSION_5_0 = 30000, 30001, 50001
 _VERSION = re.compile(r"#\s*version\s+(\d+)\s*$")
 _TOKEN = re.compile(r'"([^"]*)"(?=\s|$)|\'([^\']*)\'(?=\s|$)|(\S+)')
-_CHUNK_ROWS = 50_000
+_CHUNK_ROWS = 4_096
 _SPECIAL = frozenset("#dl_;")
 
 
@@ -293,5 +293,5 @@ def _write_loop(file: TextIO, table: pd.DataFrame) -> None:
     file.writelines(f"_{label} #{number} \n" for number, label in enumerate(table.columns, start=1))
     for start in range(0, len(table), _CHUNK_ROWS):
         part = table.iloc[start : start + _CHUNK_ROWS]
-        columns = [format_column(part.iloc[:, column].to_numpy()) for column in range(part.shape[1])]
-        file.writelines(" ".join(row) + " \n" for row in zip(*columns, strict=True))
+        forms, columns = zip(*(format_column(part.iloc[:, n].to_numpy()) for n in range(part.shape[1])), strict=True)
+        file.writelines(map((" ".join(forms) + " \n").__mod__, zip(*columns, strict=True)))

@@ -14,6 +14,7 @@ from napari_autorefine.errors import InputError
 _TEXT_LABEL = re.compile(r"Name|(File|Image|Path|Directory|Label|SymmetryGroup|Scheme|Value|Variable|Comment)$")
 _NAN = frozenset({"nan", "NaN", "-nan", "<NA>"})
 _INT64 = np.iinfo(np.int64)
+_MAY_NEED_QUOTES = re.compile(r"[^\S\n]|[\"'#]|^[_;]|^data_|^loop_|^$", re.MULTILINE)
 _MUST_QUOTE = re.compile(r"\s|^[\"'#_;]|^data_|^loop_|^$")
 
 
@@ -23,12 +24,7 @@ def is_text_label(label: str) -> bool:
 
 
 def _float_of(text: str) -> float:
-    """Return the number in ``text``; unlike ``float``, refuse underscores."""
-    if text in _NAN:
-        return math.nan
-    if "_" in text:
-        raise ValueError(text)
-    return float(text)
+    return math.nan if text in _NAN else float(text)
 
 
 def _integers(column: Sequence[str]) -> np.ndarray | None:
@@ -51,9 +47,13 @@ def _floats(column: Sequence[str]) -> np.ndarray | None:
             values = np.array(list(map(_float_of, column)))
         except ValueError:
             return None
-    whole = [text for text in column if "." not in text]
-    if any("_" in text or (text.lstrip("+-")[:1] == "0" and text.lstrip("+-")[1:2].isdigit()) for text in whole):
+    joined = "".join(column)
+    if "_" in joined:  # float takes 1_000, STAR does not
         return None
+    if joined.count(".") < len(column):  # a number has one point at most, so some have none
+        whole = [text.lstrip("+-") for text in column if "." not in text]
+        if any(text[:1] == "0" and text[1:2].isdigit() for text in whole):
+            return None
     return values
 
 
@@ -87,26 +87,34 @@ def parse_value(label: str, text: str) -> str | int | float:
     return value
 
 
-def format_column(column: np.ndarray) -> list[str]:
-    """Return the texts of a column, aligned as RELION does."""
+def format_column(column: np.ndarray) -> tuple[str, list[Any]]:
+    """Return a ``%`` format and the values it takes, aligned as RELION does."""
     if column.dtype.kind == "f":
         return _format_floats(column)
     if column.dtype.kind in "iub":
-        return [f"{value:12d}" for value in column.tolist()]
-    return [format_value(value) for value in column.tolist()]
+        return "%12d", column.tolist()
+    values = column.tolist()
+    if set(map(type, values)) == {str} and not _needs_care(values):
+        return "%10s", values
+    return "%10s", [format_value(value) for value in values]
 
 
-def _format_floats(column: np.ndarray) -> list[str]:
+def _format_floats(column: np.ndarray) -> tuple[str, list[Any]]:
     """Six decimals where they keep the value, else the shortest text that reads back as the same number."""
     values = column.astype(np.float64)
     size = np.abs(values)
     with np.errstate(invalid="ignore", over="ignore"):
         plain = (np.rint(values * 1e6) / 1e6 == values) & (size <= 1e5) & ((size >= 1e-3) | (size == 0))
     if plain.all():
-        return [f"{value:12.6f}" for value in values.tolist()]
+        return "%12.6f", values.tolist()
     texts = column.astype(str).tolist() if column.dtype != np.float64 else map(repr, values.tolist())
     rows = zip(values.tolist(), plain.tolist(), texts, strict=True)
-    return [f"{value:12.6f}" if is_plain else f"{text:>12}" for value, is_plain, text in rows]
+    return "%12s", [f"{value:.6f}" if is_plain else text for value, is_plain, text in rows]
+
+
+def _needs_care(texts: list[str]) -> bool:
+    joined = "\n".join(texts)
+    return joined.count("\n") >= len(texts) or bool(_MAY_NEED_QUOTES.search(joined))
 
 
 def format_value(value: Any) -> str:
@@ -114,7 +122,8 @@ def format_value(value: Any) -> str:
     if isinstance(value, (bool, np.bool_, int, np.integer)):
         return f"{int(value):12d}"
     if isinstance(value, (float, np.floating)):
-        return _format_floats(np.array([value]))[0]
+        form, texts = _format_floats(np.array([value]))
+        return str(form % texts[0])
     text = str(value)
     if not _MUST_QUOTE.search(text):
         return f"{text:>10}"
