@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import errno
+import io
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
@@ -24,6 +25,9 @@ _FOREIGN = "foreign:"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one sub-command; return the exit status: 0 done, 2 unusable input, 130 interrupted."""
     words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a log in another encoding must not end a run
     try:
         return _run(words)
     except InputError as error:

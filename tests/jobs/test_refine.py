@@ -192,6 +192,24 @@ def test_each_half_may_start_from_its_own_map(particle_set: ParticleSet, engine:
         np.testing.assert_array_equal(got, density)
 
 
+def test_an_optics_group_without_particles_does_no_harm(particle_set: ParticleSet) -> None:
+    particle_set.replace(
+        "1 opticsGroup1 300.0 2.7 0.1 3.0 16 2", "1 empty 300 2.7 0.1 2.0 24 2\n2 full 300 2.7 0.1 3.0 16 2"
+    )
+    particle_set.replace(".mrc 1 12000", ".mrc 2 12000")
+    events = list(refine(parameters(particle_set, max_iterations=1)))
+    assert any(isinstance(event, IterationDone) for event in events)
+
+
+def test_several_optics_groups_of_different_grids(particle_set: ParticleSet) -> None:
+    rng = np.random.default_rng(1)
+    write_stack(particle_set.stacks[1], rng.standard_normal((6, 20, 20)).astype(np.float32), 2.4)
+    particle_set.replace("1 opticsGroup1 300.0 2.7 0.1 3.0 16 2", "1 a 300 2.7 0.1 3.0 16 2\n2 b 200 2.0 0.1 2.4 20 2")
+    particle_set.replace("b.mrc 1 12000", "b.mrc 2 12000")
+    events = list(refine(parameters(particle_set, max_iterations=2)))
+    assert sum(isinstance(event, IterationDone) for event in events) == 2
+
+
 def test_options_reach_the_engine(particle_set: ParticleSet, engine: RecordedEngine) -> None:
     engine.run(particle_set, mask=str(particle_set.mask), ini_high_A=None, ctf=False, tau2_fudge=2.0, symmetry="D2")
     options = engine.options

@@ -135,7 +135,8 @@ def _describe_star(path: str) -> str:
     for name, table in star.tables.items():
         title = f"data_{name}"
         if isinstance(table, pd.DataFrame):
-            lines.append(f"  {title:<12} {len(table)} row{'' if len(table) == 1 else 's'}: {_shortened(list(table))}")
+            labels = [str(label) for label in table.columns]
+            lines.append(f"  {title:<12} {len(table)} row{'' if len(table) == 1 else 's'}: {_shortened(labels)}")
         else:
             lines.append(f"  {title:<12} {len(table)} pairs: {_shortened(list(table))}")
     return "\n".join(lines + _particle_lines(path, star.tables))

@@ -42,8 +42,8 @@ def refine(params: RefineParams) -> Iterator[Event]:
     """
     saved: SavedRun | None = None
     if params.continue_from is not None:
-        params, saved, notes = resumed(params)
-        yield from notes
+        params, saved, going_on = resumed(params)
+        yield going_on
     params = with_seed(params)
     check_output(params)
     inputs = load_inputs(params, saved)

@@ -61,8 +61,9 @@ def load_inputs(params: RefineParams, saved: SavedRun | None = None) -> RefineIn
     particles = read_particles(params.particles) if saved is None else saved.particles
     _check_particles(particles, params)
     stack = ParticleStack(particles, star_path=params.particles)
-    group = particles.optics[0]
-    group = replace(group, box_size=int(stack.box_sizes[np.flatnonzero(particles.optics_index == 0)[0]]))
+    first = int(particles.optics_index.min())  # a group may have lost all its particles
+    group = particles.optics[first]
+    group = replace(group, box_size=int(stack.box_sizes[np.flatnonzero(particles.optics_index == first)[0]]))
     diameter = _diameter(params, particles, stack)
     notes: list[Message] = []
     if saved is None:
@@ -130,7 +131,7 @@ def _diameter(params: RefineParams, particles: Particles, stack: ParticleStack) 
         if (particles.optics_index == index).any()
     ]
     if params.particle_diameter_A is None:
-        return sizes[0] - params.mask_edge_px * particles.optics[0].pixel_size_A
+        return sizes[0] - params.mask_edge_px * particles.optics[int(particles.optics_index.min())].pixel_size_A
     if params.particle_diameter_A > min(sizes):
         raise InputError(
             f"--particle_diameter {params.particle_diameter_A:g} A is larger than the box of {min(sizes):g} A;"

@@ -114,8 +114,8 @@ def assign_halves(particles: Particles, seed: int) -> Particles:
     return replace(particles, half=half)
 
 
-def resumed(params: RefineParams) -> tuple[RefineParams, SavedRun, tuple[Message, ...]]:
-    """Return the parameters of the run to go on with, changed by those given now, and its last state.
+def resumed(params: RefineParams) -> tuple[RefineParams, SavedRun, Message]:
+    """Return the parameters of the run to go on with, changed by those given now, its last state, a message.
 
     Files go on under the old name; RELION's ``_ctNNN`` is appended when later iterations are there already.
     """
@@ -127,10 +127,10 @@ def resumed(params: RefineParams) -> tuple[RefineParams, SavedRun, tuple[Message
     newest = max((_iteration(path) for path in root.existing()), default=-1)
     if newest <= saved.iteration or merged.overwrite:
         text = f"Going on from iteration {saved.iteration} as {merged.output}."
-        return merged, saved, (Message(text=text),)
+        return merged, saved, Message(text=text)
     output = f"{merged.output}_ct{saved.iteration}"
     text = f"{merged.output} has iterations after {saved.iteration}, so the new ones are named {output}."
-    return merged.model_copy(update={"output": output}), saved, (Message(text=text),)
+    return merged.model_copy(update={"output": output}), saved, Message(text=text)
 
 
 def saved_state(saved: SavedRun) -> RefinementState:
