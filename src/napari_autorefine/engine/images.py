@@ -134,18 +134,22 @@ def _flat_index(samples: FourierSamples, n_y: int, xp: ModuleType) -> Any:
     return xp.asarray(np.mod(samples.y, n_y) * (n_y // 2 + 1) + samples.x)
 
 
+def _frequency_indices(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return ky (size, 1) and kx (1, size // 2 + 1) in FFT order; the last one of an even size counts as positive."""
+    ky = (np.arange(size) + (size - 1) // 2) % size - (size - 1) // 2
+    return ky[:, None], np.arange(size // 2 + 1)[None, :]
+
+
 @lru_cache(maxsize=16)
 def _shell_grid(size: int) -> np.ndarray:
-    ky = np.rint(np.fft.fftfreq(size) * size)[:, None]
-    kx = np.arange(size // 2 + 1)[None, :]
+    ky, kx = _frequency_indices(size)
     return np.floor(np.hypot(kx, ky) + 0.5).astype(np.int64)
 
 
 @lru_cache(maxsize=64)
 def _outer_index(box_size: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Flat indices of the independent coefficients with |k| > size / 2, sorted by shell, and where shells start."""
-    ky = np.rint(np.fft.fftfreq(box_size) * box_size)[:, None]
-    kx = np.arange(box_size // 2 + 1)[None, :]
+    ky, kx = _frequency_indices(box_size)
     shell = _shell_grid(box_size)
     keep = (np.hypot(kx, ky) > size / 2.0 + 1e-9) & (shell <= box_size // 2) & ~((kx == 0) & (ky < 0))
     index = np.flatnonzero(keep)
@@ -158,8 +162,7 @@ def _outer_index(box_size: int, size: int) -> tuple[np.ndarray, np.ndarray]:
 @lru_cache(maxsize=64)
 def coefficient_count(box_size: int) -> np.ndarray:
     """Independent coefficients per shell, (box_size // 2 + 1,) int64; the origin counts."""
-    ky = np.rint(np.fft.fftfreq(box_size) * box_size)[:, None]
-    kx = np.arange(box_size // 2 + 1)[None, :]
+    ky, kx = _frequency_indices(box_size)
     shell = _shell_grid(box_size)
     keep = (shell <= box_size // 2) & ~((kx == 0) & (ky < 0))
     return np.bincount(shell[keep], minlength=box_size // 2 + 1)
