@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from oracles import imaging
+
+from napari_autorefine.engine import images as steps
+from napari_autorefine.engine.samples import fourier_samples
+
+
+@pytest.mark.parametrize("box_size", [16, 17, 20])
+@pytest.mark.parametrize(("size", "coarse_size"), [(16, 6), (12, 12), (10, 20), (16, 5)])
+def test_samples_are_the_independent_coefficients_of_a_disc_the_coarse_disc_first(
+    box_size: int, size: int, coarse_size: int
+) -> None:
+    samples = fourier_samples(box_size, size, coarse_size)
+    index, counts = imaging.plane(box_size)
+    radius = np.hypot(*index.T)
+    expected = {tuple(k) for k in index[counts & (radius <= size / 2)]}
+    found = list(zip(samples.x.tolist(), samples.y.tolist(), strict=True))
+    assert found[0] == (0, 0)
+    assert len(found) == samples.n_sample == len(set(found))
+    assert set(found) == expected
+    assert set(found[: samples.n_coarse]) == {tuple(k) for k in index[counts & (radius <= min(size, coarse_size) / 2)]}
+    assert np.array_equal(samples.shell, imaging.shells(np.array(found)))
+
+
+@pytest.mark.parametrize("size", [7, 16, 20])
+def test_rows_walk_along_the_samples(size: int) -> None:
+    samples = fourier_samples(20, size, 8)
+    walked = [(x + j, y) for z, y, x, n, _ in samples.rows for j in range(n) if z == 0]
+    assert walked == list(zip(samples.x.tolist(), samples.y.tolist(), strict=True))
+    assert samples.rows[:, 4].tolist() == [0, *np.cumsum(samples.rows[:-1, 3]).tolist()]
+    assert samples.coarse_rows[:, 3].sum() == samples.n_coarse
+
+
+@pytest.mark.parametrize("box_size", [16, 17])
+def test_gather_picks_the_coefficients_of_a_direct_transform(box_size: int) -> None:
+    image = np.random.default_rng(3).standard_normal((2, box_size, box_size)).astype(np.float32)
+    samples = fourier_samples(box_size, 16, 8)
+    transforms = steps.half_transforms(image)
+    index = np.stack([samples.x, samples.y], axis=1)
+    for one, picked, taken in zip(
+        image, samples.gather(transforms), steps.samples_of(transforms, samples), strict=True
+    ):
+        expected = imaging.coefficients(one, index)
+        np.testing.assert_allclose(picked, expected, atol=1e-7)
+        np.testing.assert_array_equal(picked, taken)
+
+
+def test_frequencies_are_in_inverse_angstrom() -> None:
+    samples = fourier_samples(20, 8, 8)
+    expected = np.stack([samples.x, samples.y], axis=1) / 50.0
+    np.testing.assert_allclose(samples.frequencies(2.5), expected)
