@@ -197,7 +197,12 @@ def test_joined_halves_share_the_low_shells_only() -> None:
 
 @pytest.mark.parametrize(
     ("box", "voxel", "resolution", "join", "shells"),
-    [(256, 1.244531, 53.1, 40.0, 6), (256, 1.244531, 20.0, 40.0, 8), (64, 3.54, 45.312, 40.0, 6), (64, 3.54, 9, 0, 26)],
+    [
+        (256, 1.244531, 53.1, 40.0, 6),
+        (256, 1.244531, 20.0, 40.0, 8),
+        (64, 3.54, 45.312, 40.0, 6),
+        (64, 3.54, 9.06, 0, 0),
+    ],
 )
 def test_join_radius(box: int, voxel: float, resolution: float, join: float, shells: int) -> None:
     assert join_radius(box, voxel, resolution, join) == shells

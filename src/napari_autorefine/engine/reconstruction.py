@@ -155,10 +155,10 @@ def join_radius(box_size: int, voxel_size_A: float, resolution_A: float, join_A:
     """Shells that the halves share: CEIL(N a / L) with L the coarser of ``join_A`` and the current resolution.
 
     The quotient is taken in single precision, as RELION's default build does; when the resolution is coarser than
-    ``join_A`` it is a whole number and rounding decides.
+    ``join_A`` it is a whole number and rounding decides. Nothing is shared when ``join_A`` is 0 or less.
     """
     extent_A = np.float32(box_size) * np.float32(voxel_size_A)
-    shell = round_half_up(float(extent_A) / resolution_A) if isfinite(resolution_A) else 0
+    shell = round_half_up(float(extent_A) / resolution_A) if isfinite(resolution_A) and join_A > 0 else 0
     if shell == 0:
         return 0
     reached_A = np.float32(1.0) / (np.float32(shell) / extent_A)

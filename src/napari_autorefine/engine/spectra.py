@@ -14,6 +14,7 @@ import numpy as np
 import scipy.fft
 
 from napari_autorefine.engine.shells import half_shell_counts, half_shells, round_half_up, shell_sums
+from napari_autorefine.errors import InputError
 
 MINIMUM_SHELL = 5
 _SMALLEST_SIGMA2, _PREMULTIPLIED_FLOOR = 1e-14, 1e-15
@@ -84,7 +85,9 @@ def initial_sigma2_noise(mean_spectrum: np.ndarray, mean_image_spectrum: np.ndar
     for row in sigma2:
         good = np.flatnonzero(row > _SMALLEST_SIGMA2)
         if len(good) == 0:
-            raise ValueError("The images hold no noise: their average accounts for all of their power.")
+            raise InputError(
+                "The images hold no noise: their average accounts for all of their power; check the image stacks."
+            )
         before = np.searchsorted(good, np.arange(len(row)), side="right") - 1
         row[:] = row[good[np.maximum(before, 0)]]
     return sigma2.reshape(np.shape(mean_spectrum))
