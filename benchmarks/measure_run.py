@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+import napari_autorefine
 from napari_autorefine.engine.correlation import fsc, solvent_corrected_fsc
 from napari_autorefine.io.mrc import read_volume
 from napari_autorefine.io.star import read_particles
@@ -20,6 +21,8 @@ from napari_autorefine.jobs.plots import crossing_A
 from napari_autorefine.model.symmetry import point_group
 
 AUTOREFINE = (sys.executable, "-c", "import sys; from napari_autorefine.cli import main; sys.exit(main())")
+# The package that this script uses is the one it starts, wherever the working folder is.
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(napari_autorefine.__file__).resolve().parents[1])}
 SHARED = Path(os.environ.get("AUTOREFINE_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
@@ -51,7 +54,7 @@ def run_metered(command: list[str], folder: Path, log: Path) -> Cost:
     """Run a command in ``folder`` and meter it and all its children."""
     started = time.monotonic()
     with log.open("wb") as stream:
-        process = subprocess.Popen(command, cwd=folder, stdout=stream, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, cwd=folder, stdout=stream, stderr=subprocess.STDOUT, env=ENVIRONMENT)
         _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     return Cost(

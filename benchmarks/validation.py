@@ -20,7 +20,7 @@ from pathlib import Path
 
 import mrcfile
 import numpy as np
-from measure_run import AUTOREFINE, SHARED, Quality, machine
+from measure_run import AUTOREFINE, ENVIRONMENT, SHARED, Quality, machine
 from versus_relion import SETS, judge_run, prepare, run_ours
 
 from napari_autorefine import cli
@@ -85,6 +85,16 @@ def blob(star: Path, target: Path) -> None:
     write_volume(target, np.exp(-radius2 / (0.15 * box_size) ** 2).astype(np.float32), pixel_size_A)
 
 
+def project_folder(star: Path) -> Path:
+    """Return the folder that the image names of a file are relative to; its own if the images are nowhere."""
+    with contextlib.suppress(InputError):
+        first = str(read_particles(star).image_name[0]).rpartition("@")[2]
+        for folder in star.parents:
+            if (folder / first).exists():
+                return folder
+    return star.parent
+
+
 def try_stack(star: Path, scratch: Path) -> str:
     """Start two iterations from a blob; return how it ended."""
     blob(star, scratch / "blob.mrc")
@@ -93,7 +103,13 @@ def try_stack(star: Path, scratch: Path) -> str:
     words += ["--overwrite", "--j", "2", "--cpu", "--healpix_order", "1", "--random_seed", "1"]
     try:
         done = subprocess.run(
-            [*AUTOREFINE, *words], cwd=star.parent, capture_output=True, text=True, timeout=600, check=False
+            [*AUTOREFINE, *words],
+            cwd=project_folder(star),
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return "still running after 10 minutes"
@@ -101,7 +117,7 @@ def try_stack(star: Path, scratch: Path) -> str:
     if done.returncode == 0:
         return "iterates"
     if done.returncode == 2 and len(said) == 1:
-        return "refused: " + said[0].removeprefix("autorefine: ").replace(str(star.parent) + "/", "")
+        return "refused: " + said[0].removeprefix("autorefine: ").replace(str(SHARED) + "/", "")
     return f"FAILED with status {done.returncode}: {(done.stderr.strip().splitlines() or ['nothing said'])[-1]}"
 
 
@@ -110,7 +126,7 @@ def stacks() -> None:
     print("## Every other particle file\n\n| file | outcome |\n|---|---|")
     outcomes: dict[str, list[str]] = {}
     for star in sorted(SHARED.rglob("*.star")):
-        if star.parent.name == "particles_bgal" or "rlnImageName" not in star.read_text(errors="replace"):
+        if star.parent.name == "particles_bgal" or "_rlnImageName" not in star.read_text(errors="replace"):
             continue
         with tempfile.TemporaryDirectory() as scratch:
             outcome = try_stack(star, Path(scratch))

@@ -56,7 +56,8 @@ def pose_errors(found: Particles, truth: Particles, group: PointGroup) -> PoseEr
         raise InputError("The two particle files have no image in common; compare a refinement with its own truth.")
     euler, true_euler = found.euler_deg[rows[kept]], truth.euler_deg[kept]
     difference = found.origin_A[rows[kept], :2] - truth.origin_A[kept, :2]
-    matrices = euler_to_matrix(euler)[:, :2] @ group.operators.mean(axis=0)
+    free_axes = np.round(group.operators.mean(axis=0), 9)  # projector on what the group leaves free: often nothing
+    matrices = euler_to_matrix(euler)[:, :2] @ free_axes
     shift = np.linalg.lstsq(matrices.reshape(-1, 3), difference.ravel(), rcond=1e-6)[0]
     return PoseErrors(
         angle_deg=pose_error_deg(euler, true_euler, group.operators),
