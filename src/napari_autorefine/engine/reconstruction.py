@@ -13,17 +13,16 @@ import numpy as np
 import scipy.fft
 
 from napari_autorefine.engine.density import density_compensation
+from napari_autorefine.engine.inversion import map_of_planes
 from napari_autorefine.engine.projector import (
     array_radius,
     centering_phase,
-    gridding_table,
     kept_radius,
     padded_size,
 )
 from napari_autorefine.engine.shells import (
     counts_by_radius2,
     plane_radius2,
-    radial_blocks,
     round_half_up,
     run_slabs,
     shell_of_radius2,
@@ -33,7 +32,6 @@ from napari_autorefine.engine.shells import (
 from napari_autorefine.kernels._symmetrize import symmetrize_planes
 
 _SLAB_BYTES = 32 << 20
-_EDGE_PX = 3.0
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -290,7 +288,7 @@ def reconstruct(
     floor = _weight_floor(acc, prior)
     density = None if skip_gridding else density_compensation(acc.weight, prior, floor, acc.pad, acc.box_size, threads)
     planes = _invert_z(acc, prior, floor, density, threads)
-    return _finish(_invert_in_plane(planes, acc, threads), acc)
+    return map_of_planes(planes, box_size=acc.box_size, pad=acc.pad, data_dim=acc.data_dim, threads=threads)
 
 
 def _inverse_prior(acc: Accumulators, tau2: np.ndarray, tau2_fudge: float, minres_map: int) -> np.ndarray:
@@ -360,44 +358,3 @@ def _invert_z(
 
     run_slabs(divide_and_transform, slabs(2 * keep + 1, _SLAB_BYTES // (16 * padded * (keep + 1))), threads)
     return planes
-
-
-def _invert_in_plane(planes: np.ndarray, acc: Accumulators, threads: int) -> np.ndarray:
-    """Transform y and x of (N, 2 keep + 1, keep + 1) and crop; returns (N, N, N) float32."""
-    padded, keep, box_size = padded_size(acc.box_size, acc.pad), acc.keep, acc.box_size
-    axis = np.arange(-keep, keep + 1)
-    stored = axis if 2 * keep < padded else axis[1:]
-    phase_y, phase_x = (np.conj(centering_phase(a, box_size, padded)) for a in (axis, axis[keep:]))
-    scale = np.float32(1.0 / (acc.pad**3 * (box_size if acc.data_dim == 2 else 1)))
-    map_ = np.empty((box_size, box_size, box_size), dtype=np.float32)
-
-    def transform(z: slice) -> None:
-        full = np.zeros((z.stop - z.start, padded, keep + 1), dtype=np.complex64)
-        full[:, stored % padded] = (planes[z] * (phase_y[:, None] * phase_x))[:, -len(stored) :]
-        half = scipy.fft.ifft(full, axis=1, norm="forward", overwrite_x=True)[:, :box_size]
-        map_[z] = scipy.fft.irfft(half, n=padded, axis=2, norm="forward")[:, :, :box_size] * scale
-
-    run_slabs(transform, slabs(box_size, _SLAB_BYTES // (16 * padded * (keep + 1))), threads)
-    return map_
-
-
-def _finish(map_: np.ndarray, acc: Accumulators) -> np.ndarray:
-    """Soft sphere of radius N / 2 (corners become their mean), then divide by the trilinear kernel's transform."""
-    box_size = acc.box_size
-    correction = gridding_table(box_size, acc.pad)
-    radius = np.sqrt(np.arange(len(correction)))
-    ramp = 0.5 + 0.5 * np.cos(np.pi * (box_size / 2 + _EDGE_PX - radius) / _EDGE_PX)
-    background = np.where(radius < box_size / 2, 0.0, np.where(radius > box_size / 2 + _EDGE_PX, 1.0, ramp))
-    pieces = slabs(box_size, max(_SLAB_BYTES // (8 * box_size**2), 1))
-    total = weight = 0.0
-    for z in pieces:
-        share = background[radial_blocks(box_size, z)]
-        total += float((share * map_[z]).sum())
-        weight += float(share.sum())
-    mean = total / weight
-    keep = ((1.0 - background) / correction).astype(np.float32)
-    offset = (background * mean / correction).astype(np.float32)
-    for z in pieces:
-        radius2 = radial_blocks(box_size, z)
-        map_[z] = map_[z] * keep[radius2] + offset[radius2]
-    return map_
