@@ -183,6 +183,29 @@ def test_a_map_of_another_grid_is_resampled_when_trusted(particle_set: ParticleS
     np.testing.assert_allclose(engine.problem.reference, window(fourier_resize(density, 16), 16), atol=1e-6)
 
 
+def texts(events: list[Event]) -> str:
+    return "\n".join(event.text for event in events if isinstance(event, Message))
+
+
+def test_rounding_of_the_pixel_size_is_said(particle_set: ParticleSet, engine: RecordedEngine) -> None:
+    write_volume(particle_set.reference, np.ones((24, 24, 24), np.float32), 2.1)
+    assert "Rounding to 16 px leaves it +5.00 % off scale" in texts(engine.run(particle_set, trust_ref_size=True))
+
+
+def test_a_mask_that_is_not_applied_is_said(particle_set: ParticleSet, engine: RecordedEngine) -> None:
+    events = engine.run(particle_set, mask=str(particle_set.mask), flatten_solvent=False)
+    assert "the mask is used not at all" in texts(events)
+
+
+def test_images_that_do_not_fit_into_memory_are_refused(
+    particle_set: ParticleSet, engine: RecordedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "scratch_dir is not used" in texts(engine.run(particle_set, preread_images=True, scratch_dir="x"))
+    monkeypatch.setattr("napari_autorefine.jobs.image_source.free_memory", lambda: 10)
+    with pytest.raises(InputError, match="leave the option out"):
+        list(refine(parameters(particle_set, preread_images=True, overwrite=True)))
+
+
 def test_each_half_may_start_from_its_own_map(particle_set: ParticleSet, engine: RecordedEngine) -> None:
     maps = [np.full((16, 16, 16), value, np.float32) for value in (1.0, 2.0)]
     for number, density in enumerate(maps, start=1):

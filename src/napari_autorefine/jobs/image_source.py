@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from napari_autorefine.errors import InputError
+from napari_autorefine.events import Message
 from napari_autorefine.io.names import split_image_name
 from napari_autorefine.io.stack import ParticleStack
+from napari_autorefine.jobs.refine_params import RefineParams
 from napari_autorefine.model.particles import Particles
 
 
@@ -65,3 +67,29 @@ def _renamed(stack: ParticleStack, row: int, name: str, copies: dict[str, Path])
     number, _ = split_image_name(name)
     copy = copies[stack.place(row).file].name
     return copy if number is None else f"{number:06d}@{copy}"
+
+
+def memory_notes(stack: ParticleStack, params: RefineParams) -> list[Message]:
+    """Check that images to be kept in memory fit; say what is not used because of them."""
+    if not params.preread_images:
+        return []
+    needed, free = stack.n_byte, free_memory()
+    if free is not None and needed > free:
+        raise InputError(
+            f"--preread_images needs {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free;"
+            " leave the option out."
+        )
+    notes = [Message(text=f"All images are kept in memory: {needed / 1e9:.2f} GB.")]
+    if params.scratch_dir is not None:
+        notes.append(Message(text="--scratch_dir is not used, because all images are kept in memory."))
+    return notes
+
+
+def free_memory() -> int | None:
+    """Return the bytes of memory that new data can take, None where the system does not tell."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            lines = dict(line.split(":", 1) for line in file)
+        return int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return None

@@ -19,7 +19,7 @@ from napari_autorefine.errors import InputError
 from napari_autorefine.events import Event, Finished, Message
 from napari_autorefine.io.runs import RunFolder, SavedRun
 from napari_autorefine.io.screening import Screening, check_images
-from napari_autorefine.jobs.image_source import ImagesInMemory, scratch_copy
+from napari_autorefine.jobs.image_source import ImagesInMemory, memory_notes, scratch_copy
 from napari_autorefine.jobs.refine_inputs import RefineInputs, check_output, check_space, load_inputs, messages
 from napari_autorefine.jobs.refine_params import RefineParams
 from napari_autorefine.jobs.relion_options import FOREIGN_OPTIONS
@@ -50,7 +50,7 @@ def refine(params: RefineParams) -> Iterator[Event]:
     options, notes = engine_options(params, inputs)
     RunFolder(params.output).prepare()
     check_space(inputs, params.output)
-    yield from (*messages(inputs), *notes)
+    yield from (*messages(inputs), *notes, *memory_notes(inputs.stack, params))
     with ExitStack() as resources:
         good, screening = yield from _screened(inputs, params, is_new=saved is None)
         problem = make_problem(inputs, good, _reader(inputs, params, resources), params.random_seed or 0)

@@ -71,6 +71,9 @@ def load_inputs(params: RefineParams, saved: SavedRun | None = None) -> RefineIn
     else:
         references = tuple(half["map"] for half in saved.halves)
     mask = None if params.mask is None else _mask(params, group, notes)
+    if mask is not None and not params.flatten_solvent:
+        use = "only for the FSC" if params.solvent_correct_fsc else "not at all"
+        notes.append(Message(text=f"Without --flatten_solvent the mask is used {use}.", level="warning"))
     if params.solvent_correct_fsc and mask is None:
         raise InputError("--solvent_correct_fsc needs a mask; give one with --solvent_mask.")
     return RefineInputs(
@@ -173,7 +176,7 @@ def _reference(path: str, group: OpticsGroup, params: RefineParams, notes: list[
             f"{has} but {want}: run autorefine rebox --i {path} --o NEW.mrc{rescale} --new_box {group.box_size},"
             " or give --trust_ref_size to have it done, or --ref_angpix if the header is wrong."
         )
-    notes.append(Message(text=f"{has}, {want}: the map is resampled."))
+    notes.append(Message(text=f"{has}, {want}: the map is resampled.{_misfit(volume, group)}"))
     return resampled(volume, group)
 
 
@@ -185,6 +188,16 @@ def resampled(volume: Volume, group: OpticsGroup) -> np.ndarray:
     if abs(volume.voxel_size_A - group.pixel_size_A) > _SAME_PIXEL_A:
         data = fourier_resize(data, even_size(data.shape[0], volume.voxel_size_A, group.pixel_size_A))
     return window(data, group.box_size)
+
+
+def _misfit(volume: Volume, group: OpticsGroup) -> str:
+    """Return a sentence on the pixel size that a whole, even number of voxels really gives; nothing if it is exact."""
+    n = volume.data.shape[0] + volume.data.shape[0] % 2
+    size = even_size(n, volume.voxel_size_A, group.pixel_size_A)
+    true_A = n * volume.voxel_size_A / max(size, 1)
+    if abs(volume.voxel_size_A - group.pixel_size_A) <= _SAME_PIXEL_A or abs(true_A / group.pixel_size_A - 1) < 1e-4:
+        return ""
+    return f" Rounding to {size} px leaves it {100 * (true_A / group.pixel_size_A - 1):+.2f} % off scale."
 
 
 def _mask(params: RefineParams, group: OpticsGroup, notes: list[Message]) -> np.ndarray:
