@@ -20,6 +20,7 @@ from napari_autorefine.model.geometry import matrix_to_euler
 from napari_autorefine.xp import to_host
 
 N_CHILD_ROT = 8
+_NEGLIGIBLE = 12.0  # a log weight this far below the best is of no consequence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +75,10 @@ class Candidates:
     dir_idx: np.ndarray
     psi_idx: np.ndarray
     log_prior: np.ndarray
+
+    def only(self, kept: np.ndarray) -> Candidates:
+        """The candidates at some positions."""
+        return Candidates(dir_idx=self.dir_idx[kept], psi_idx=self.psi_idx[kept], log_prior=self.log_prior[kept])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,9 +179,11 @@ def _global_first_pass(
 def _local_first_pass(
     block: Block, grid: SearchGrid, settings: SearchSettings, local: LocalOrientations
 ) -> Iterator[tuple[Candidates, Significant]]:
-    """First pass of each particle against the orientations around its previous pose."""
-    geometry, samples = block.geometry, block.geometry.samples
-    n = samples.n_coarse
+    """First pass of each particle against the orientations around its previous pose.
+
+    Orientations are screened on the low frequencies, where most of the information lies; only those that the ring of
+    higher frequencies could still lift to a significant weight are compared in full.
+    """
     for i in range(len(block.particles)):
         own = slice(local.offsets[i], local.offsets[i + 1])
         candidates = Candidates(
@@ -185,18 +192,47 @@ def _local_first_pass(
             log_prior=local.log_prior[own].astype(np.float32),
         )
         rotations = grid.orientations.coarse_matrices(candidates.dir_idx, candidates.psi_idx, grid.perturbation)
-        slices = expectation.make_slices(
-            block.half.reference, geometry.sampling_matrices(rotations), samples.coarse_rows, n, block.half.r2_max
-        )
-        scores = expectation.log_likelihoods(
-            slices,
-            geometry.coarse_shifts.of(block.images.masked[i, :n]),
-            block.images.contrast[i, :n],
-            block.model.score_weight[:n],
-        )
+        matrices = block.geometry.sampling_matrices(rotations)
+        scores = _screening_scores(block, i, matrices)
         scores += candidates.log_prior[:, None]
         scores += _log_shift_prior(block, grid, i)[None, :]
+        if block.geometry.ring_shifts is not None:
+            alive = np.flatnonzero(to_host(scores.max(axis=1) > scores.max() - _reach_of_ring(block, i)))
+            candidates = candidates.only(alive)
+            scores = scores[alive] + _ring_scores(block, i, matrices[alive])
         yield candidates, _select(scores, settings)
+
+
+def _screening_scores(block: Block, i: int, matrices: np.ndarray) -> Any:
+    """Log-likelihoods on the screening disc, (n_rot, n_trans)."""
+    geometry, samples, n = block.geometry, block.geometry.samples, block.geometry.samples.n_screen
+    slices = expectation.make_slices(block.half.reference, matrices, samples.screen_rows, n, block.half.r2_max)
+    trials = geometry.screen_shifts.of(block.images.masked[i, :n])
+    return expectation.log_likelihoods(slices, trials, block.images.contrast[i, :n], block.model.score_weight[:n])
+
+
+def _ring_scores(block: Block, i: int, matrices: np.ndarray) -> Any:
+    """Log-likelihoods on the ring between the screening disc and the first pass, (n_rot, n_trans)."""
+    geometry, samples = block.geometry, block.geometry.samples
+    ring = slice(samples.n_screen, samples.n_coarse)
+    slices = expectation.make_slices(
+        block.half.reference, matrices, samples.ring_rows, samples.n_coarse - samples.n_screen, block.half.r2_max
+    )
+    assert geometry.ring_shifts is not None
+    trials = geometry.ring_shifts.of(np.ascontiguousarray(block.images.masked[i, ring]))
+    return expectation.log_likelihoods(slices, trials, block.images.contrast[i, ring], block.model.score_weight[ring])
+
+
+def _reach_of_ring(block: Block, i: int) -> float:
+    """By how much the ring can change the order of two orientations, and a margin of negligible weight.
+
+    With G the expected log-likelihood gain of the right pose over an empty model in the ring, a right pose gains about
+    G and a wrong one loses about G there.
+    """
+    ring = slice(block.geometry.samples.n_screen, block.geometry.samples.n_coarse)
+    model = block.model
+    gain = 0.5 * block.images.contrast[i, ring] ** 2 * model.score_weight[ring] * model.expected_power[ring]
+    return _NEGLIGIBLE + 2.0 * float(gain.sum())
 
 
 def _second_pass(

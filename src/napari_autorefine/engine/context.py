@@ -61,7 +61,8 @@ class GroupGeometry:
     frequencies : (n_sample, 2) in 1/A
     correction : (n_sample,) complex64 odd-aberration and MTF factor of the images, or None
     background : (N, N) float32, 1 outside the particle
-    coarse_shifts, fine_shifts : trial shifts of the first pass on the coarse samples, of the second on all samples
+    screen_shifts, ring_shifts : trial shifts of the first pass on the screening disc and on the ring around it
+    fine_shifts : trial shifts of the second pass on all samples
     count : (n_shell,) coefficients per reference shell that noise is summed over
     """
 
@@ -74,7 +75,8 @@ class GroupGeometry:
     frequencies: np.ndarray
     correction: Any | None
     background: Any
-    coarse_shifts: ShiftBasis
+    screen_shifts: ShiftBasis
+    ring_shifts: ShiftBasis | None
     fine_shifts: ShiftBasis
     count: np.ndarray
 
@@ -92,11 +94,13 @@ class GroupModel:
     ----------
     inverse_sigma2 : (n_sample,) float32, 1 / sigma2 of the sample's shell
     score_weight : (n_sample,) float32, the same over the likelihood's sigma2 fudge, and 0 at the origin
+    expected_power : (n_sample,) float32, mean |P|^2 of slices that the spectra promise
     log_noise : sum over samples of log(2 pi sigma2)
     """
 
     inverse_sigma2: Any
     score_weight: Any
+    expected_power: Any
     log_noise: float
 
 

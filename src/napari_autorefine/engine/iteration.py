@@ -36,15 +36,14 @@ class IterationPlan:
     Attributes
     ----------
     current_size : working size on the reference grid
-    image_sizes, coarse_sizes : per optics group
+    sizes : per optics group, working image sizes of screening, first and second pass
     """
 
     iteration: int
     is_cc: bool
     is_final: bool
     current_size: int
-    image_sizes: tuple[int, ...]
-    coarse_sizes: tuple[int, ...]
+    sizes: tuple[tuple[int, int, int], ...]
 
 
 def half_context(
@@ -58,7 +57,9 @@ def half_context(
         half=half,
         reference=reference.data,
         r2_max=reference.r2_max,
-        models=tuple(group_model(model.sigma2_noise[g.index], g, options.sigma2_fudge) for g in geometries),
+        models=tuple(
+            group_model(model.sigma2_noise[g.index], slice_power(model), g, options.sigma2_fudge) for g in geometries
+        ),
         log_pdf_direction=np.log(pdf).astype(np.float32),
         use_for_scale=(model.ssnr > _SCALE_SSNR).astype(np.float32),
         sigma2_noise=model.sigma2_noise,
@@ -68,14 +69,24 @@ def half_context(
     )
 
 
-def group_model(sigma2: np.ndarray, geometry: GroupGeometry, sigma2_fudge: float) -> GroupModel:
-    """Noise variances of an optics group on its samples."""
+def slice_power(model: HalfModel) -> np.ndarray:
+    """Mean |P|^2 of slices per shell that the spectra of a half promise: signal power times its Wiener filter."""
+    return 2.0 * model.tau2 * model.ssnr / (1.0 + model.ssnr)
+
+
+def group_model(
+    sigma2: np.ndarray, power: np.ndarray, geometry: GroupGeometry, sigma2_fudge: float
+) -> GroupModel:
+    """Noise variances and expected slice power (both per reference shell) of an optics group on its samples."""
     own = sigma2[geometry.model_shell]
     inverse = (1.0 / own).astype(np.float32)
     score = inverse / np.float32(sigma2_fudge)
     score[0] = 0.0
     return GroupModel(
-        inverse_sigma2=inverse, score_weight=score, log_noise=float(np.log(2.0 * np.pi * own[1:]).sum())
+        inverse_sigma2=inverse,
+        score_weight=score,
+        expected_power=power[geometry.model_shell].astype(np.float32),
+        log_noise=float(np.log(2.0 * np.pi * own[1:]).sum()),
     )
 
 

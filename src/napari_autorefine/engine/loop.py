@@ -14,11 +14,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from napari_autorefine.engine.accuracy import Accuracy as MeasuredAccuracy
-from napari_autorefine.engine.context import GroupGeometry, SearchGrid
+from napari_autorefine.engine.context import GroupGeometry, SearchGrid, reference_shells
 from napari_autorefine.engine.convergence import check_convergence, pose_changes, with_changes, with_resolution
 from napari_autorefine.engine.grids import OrientationGrid, make_orientation_grid
 from napari_autorefine.engine.halfmaps import Halves, final_maps, finish_sums, iterate_maps, update_parameters
-from napari_autorefine.engine.iteration import HalfJob, IterationPlan, expected_accuracy, half_context, run_half
+from napari_autorefine.engine.images import coefficient_count
+from napari_autorefine.engine.iteration import (
+    HalfJob,
+    IterationPlan,
+    expected_accuracy,
+    half_context,
+    run_half,
+    slice_power,
+)
 from napari_autorefine.engine.prepare import BlockSource
 from napari_autorefine.engine.problem import RefinementProblem, RefineOptions
 from napari_autorefine.engine.randomness import next_perturbation
@@ -40,6 +48,8 @@ from napari_autorefine.engine.state import HalfModel, RefinementState, Sampling
 from napari_autorefine.engine.sums import HalfStatistics, PoseTable
 from napari_autorefine.engine.workers import Workers
 from napari_autorefine.events import Event, IterationDone, Message, Progress
+
+_SCREENED_INFORMATION = 5.0
 
 Step = Generator[Event | RefinementState, None, RefinementState]
 
@@ -112,7 +122,7 @@ def plan_iteration(setup: Setup, state: RefinementState, *, is_final: bool) -> I
         mean_p_max=state.halves[0].mean_p_max,
         is_final=is_final,
     )
-    image_sizes, coarse_sizes = [], []
+    sizes = []
     for optics in setup.optics:
         field = optics.box_size * optics.pixel_size_A
         remap = field / (setup.box_size * setup.voxel_size_A)
@@ -126,16 +136,31 @@ def plan_iteration(setup: Setup, state: RefinementState, *, is_final: bool) -> I
         )
         if options.strict_highres_exp_A > 0:
             coarse = min(strict_image_size(options.strict_highres_exp_A, field), image_size)
-        image_sizes.append(image_size)
-        coarse_sizes.append(coarse)
+        screen = screening_size(setup, state, len(sizes), coarse) if state.sampling.is_local else coarse
+        sizes.append((screen, coarse, image_size))
     return IterationPlan(
         iteration=state.iteration + 1,
         is_cc=options.firstiter_cc and state.iteration == 0,
         is_final=is_final,
         current_size=size,
-        image_sizes=tuple(image_sizes),
-        coarse_sizes=tuple(coarse_sizes),
+        sizes=tuple(sizes),
     )
+
+
+def screening_size(setup: Setup, state: RefinementState, index: int, coarse_size: int) -> int:
+    """Working size beyond which the first pass of a local search has little to tell an optics group's particles.
+
+    The expected information of a particle per shell is 1/4 n_k P_k / sigma2_k (mean squared CTF 1/2, n_k coefficients);
+    the size is the smallest that leaves out at most ``_SCREENED_INFORMATION``.
+    """
+    optics, model = setup.optics[index], state.halves[0]
+    n_shell = optics.box_size // 2 + 1
+    shells = reference_shells(n_shell, optics, setup.box_size, setup.voxel_size_A)
+    ratio = slice_power(model)[shells] / model.sigma2_noise[index][shells]
+    information = 0.25 * coefficient_count(optics.box_size) * ratio
+    left_out = np.cumsum(information[: coarse_size // 2 + 1][::-1])[::-1]
+    radius = int(np.count_nonzero(left_out > _SCREENED_INFORMATION))
+    return min(2 * max(radius, coarse_size // 8), coarse_size)
 
 
 def _expectation(
@@ -209,8 +234,7 @@ def _accuracy(
 
 def _geometries(setup: Setup, grid: SearchGrid, plan: IterationPlan) -> tuple[GroupGeometry, ...]:
     return tuple(
-        group_geometry(setup, i, grid, image_size=plan.image_sizes[i], coarse_size=plan.coarse_sizes[i])
-        for i in range(len(setup.optics))
+        group_geometry(setup, i, grid, plan.sizes[i]) for i in range(len(setup.optics))
     )
 
 
@@ -269,7 +293,7 @@ def _next_state(setup: Setup, searched: _Searched, plan: IterationPlan, found: H
     state, options = searched.state, setup.options
     poses = searched.table.frozen()
     convergence = replace(
-        state.convergence, current_size=plan.current_size, coarse_size=max(plan.coarse_sizes)
+        state.convergence, current_size=plan.current_size, coarse_size=max(coarse for _, coarse, _ in plan.sizes)
     )
     convergence = with_fsc(convergence, found.fsc)
     changes = pose_changes(state.poses, poses, setup.group.operators)

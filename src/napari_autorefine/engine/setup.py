@@ -113,12 +113,10 @@ def _halves(given: np.ndarray, order: np.ndarray, seed: int) -> np.ndarray:
     return half
 
 
-def group_geometry(
-    setup: Setup, index: int, grid: SearchGrid, *, image_size: int, coarse_size: int
-) -> GroupGeometry:
-    """Samples, shells, masks and phase ramps of one optics group at its working image sizes."""
+def group_geometry(setup: Setup, index: int, grid: SearchGrid, sizes: tuple[int, int, int]) -> GroupGeometry:
+    """Samples, shells, masks and shifts of one optics group at its working sizes (screening, first pass, all)."""
     optics, options = setup.optics[index], setup.options
-    samples = fourier_samples(optics.box_size, image_size, coarse_size)
+    samples = fourier_samples(optics.box_size, sizes[2], sizes[1], sizes[0])
     n_shell_image = optics.box_size // 2 + 1
     shells = reference_shells(n_shell_image, optics, setup.box_size, setup.voxel_size_A)
     frequencies = samples.frequencies(optics.pixel_size_A)
@@ -134,8 +132,11 @@ def group_geometry(
         frequencies=frequencies,
         correction=image_correction(optics, frequencies, relative_mtf(setup, index, frequencies)),
         background=circular_background(optics.box_size, radius_px, options.mask_edge_px),
-        coarse_shifts=shift_basis(samples, grid.trial_shifts_A / pixel, samples.n_coarse),
-        fine_shifts=shift_basis(samples, grid.fine_shifts_A.reshape(-1, 2) / pixel, samples.n_sample),
+        screen_shifts=shift_basis(samples, grid.trial_shifts_A / pixel, slice(samples.n_screen)),
+        ring_shifts=None
+        if samples.n_screen == samples.n_coarse
+        else shift_basis(samples, grid.trial_shifts_A / pixel, slice(samples.n_screen, samples.n_coarse)),
+        fine_shifts=shift_basis(samples, grid.fine_shifts_A.reshape(-1, 2) / pixel, slice(samples.n_sample)),
         count=np.bincount(shells, weights=coefficient_count(optics.box_size), minlength=setup.n_shell),
     )
 

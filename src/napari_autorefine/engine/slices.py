@@ -47,9 +47,9 @@ class SharedSlices:
         masked, contrast = images.masked[:, :n], images.contrast[:, :n]
         weight = (model.score_weight[:n] > 0).astype(np.float32) if is_cc else model.score_weight[:n]
         folded = masked * (contrast * weight)
-        trials = (folded[:, None, :] * geometry.coarse_shifts.ramps[None, :, :]).reshape(-1, n)
+        trials = (folded[:, None, :] * geometry.screen_shifts.ramps[None, :, :]).reshape(-1, n)
         squared = contrast**2 * weight
-        out = xp.empty((len(self.dir_idx), len(masked), len(geometry.coarse_shifts.ramps)), dtype=np.float32)
+        out = xp.empty((len(self.dir_idx), len(masked), len(geometry.screen_shifts.ramps)), dtype=np.float32)
         norm = xp.sqrt(((masked.real**2 + masked.imag**2) * weight).sum(axis=1))
         for start, slices, power in self._chunks(n):
             part = out[start : start + len(slices)]
