@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 from pathlib import Path
 
 import numpy as np
@@ -269,3 +270,25 @@ def test_a_full_disc_is_one_sentence(tmp_path, monkeypatch, number, words):
     with pytest.raises(InputError, match=words):
         write_star(tmp_path / "a.star", {"a": {"rlnA": 1}})
     assert not list(tmp_path.iterdir())
+
+
+def test_damaged_files_never_fail_otherwise(tmp_path):
+    """Random damage ends in a table or in one sentence."""
+    rng, sentences = random.Random(1), []
+    whole = (
+        b"# version 30001\n\ndata_general\n\n_rlnTomoSubTomosAre2DStacks 1\n\ndata_particles\n\nloop_\n"
+        b"_rlnImageName #1\n"
+        b"_rlnDefocusU #2\n_rlnComment #3\n" + b"000001@a.mrcs 10000.5 'two words'\n" * 5
+    )
+    path = tmp_path / "a.star"
+    for _ in range(300):
+        damaged = bytearray(whole)
+        for _ in range(rng.randint(1, 5)):
+            place = rng.randrange(len(damaged))
+            damaged[place : place + rng.randint(0, 9)] = rng.choice([b"", b"\n", b'"', b"#", b"data_", b"nan", b"\xff"])
+        path.write_bytes(damaged)
+        try:
+            write_star(path, read_star(path).tables)
+        except InputError as error:
+            sentences.append(str(error).encode())
+    assert not any(b"\n" in sentence for sentence in sentences)

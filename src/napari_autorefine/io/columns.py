@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from napari_autorefine.errors import InputError
+from napari_autorefine.io.files import printable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,13 +28,14 @@ class Columns:
 
     def error(self, what: str) -> InputError:
         """Return an InputError that starts with the place."""
-        return InputError(f"{self.file}, table 'data_{self.name}': {what}.")
+        return InputError(printable(f"{self.file}, table 'data_{self.name}': {what}."))
 
     def require(self, *labels: str) -> None:
         """Raise when one of ``labels`` is missing."""
         missing = [label for label in labels if label not in self]
         if missing:
-            raise self.error(f"the column{'s' * (len(missing) > 1)} {', '.join(missing)} is missing")
+            words = ("the column", "is") if len(missing) == 1 else ("the columns", "are")
+            raise self.error(f"{words[0]} {', '.join(missing)} {words[1]} missing")
 
     def texts(self, label: str) -> np.ndarray:
         """Return a column as (n,) object array of texts."""

@@ -52,6 +52,11 @@ def read_error(path: str | os.PathLike[str], error: OSError) -> InputError:
     return InputError(f"{path} cannot be read: {error.strerror or error}.")
 
 
+def printable(text: str) -> str:
+    """Return text that any terminal takes, with ``?`` for bytes that are not UTF-8."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def first_bytes(path: str | os.PathLike[str], n_byte: int = 1024) -> bytes:
     """Return the first bytes of a file that is neither missing, empty nor a git-LFS pointer."""
     try:

@@ -42,7 +42,8 @@ def upgrade_relion_3_0(star: StarFile, path: str | os.PathLike[str]) -> StarFile
     name, table = _particle_table(star, path)
     columns = Columns(table=table, file=str(path), name=name)
     columns.require("rlnImageName")
-    if star.version > VERSION_3_0 and "rlnMagnification" not in columns:
+    is_newer = star.version > VERSION_3_0 or "rlnOpticsGroup" in columns
+    if is_newer and "rlnMagnification" not in columns:
         raise InputError(f"{path} has no table 'data_optics', which files of RELION 3.1 and later need.")
     columns.require("rlnDetectorPixelSize", "rlnMagnification", "rlnVoltage", "rlnSphericalAberration")
     moved = [label for label in _OPTICS_LABELS if label in columns]

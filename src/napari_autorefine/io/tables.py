@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TextIO
 
@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from napari_autorefine.errors import InputError
-from napari_autorefine.io.files import first_bytes, read_error, replacing
+from napari_autorefine.io.files import first_bytes, printable, read_error, replacing
 from napari_autorefine.io.values import format_column, format_value, is_text_label, parse_column, parse_value
 
 Value = str | int | float
@@ -50,7 +50,9 @@ class StarFile:
     def loop(self, name: str) -> pd.DataFrame | None:
         """Return loop ``name``, a list table as one row, or None."""
         table = self.tables.get(name)
-        return pd.DataFrame([table]) if isinstance(table, dict) else table
+        if not isinstance(table, dict):
+            return table
+        return pd.DataFrame({label: pd.Series([value], dtype=_dtype(value)) for label, value in table.items()})
 
     def pairs(self, name: str) -> ListTable | None:
         """Return list ``name``, the first row of a loop, or None."""
@@ -58,6 +60,10 @@ class StarFile:
         if not isinstance(table, pd.DataFrame):
             return table
         return {str(label): table[label].iloc[0] for label in table.columns} if len(table) else {}
+
+
+def _dtype(value: Value) -> type:
+    return object if isinstance(value, str) else type(value)
 
 
 class _MixedColumnError(Exception):
@@ -126,7 +132,7 @@ class _Reader:
         return StarFile(tables=self.tables, version=self.version, comments=tuple(self.comments))
 
     def error(self, what: str) -> InputError:
-        return InputError(f"{self.path}, line {self.number}: {what}.")
+        return InputError(printable(f"{self.path}, line {self.number}: {what}."))
 
     def next_line(self) -> str | None:
         """Return the next line that is neither blank nor a comment, stripped."""
@@ -167,12 +173,17 @@ class _Reader:
             if not line.startswith("_"):
                 raise self.error(f"'{line[:40]}' is not a label of the table 'data_{name}'")
             label, value = self.read_pair(line)
-            if label in table:
-                raise self.error(f"the label {label} occurs twice in the table 'data_{name}'")
+            self.check_label(label, name, table)
             table[label] = parse_value(label, value)
             line = self.next_line()
         self.pending = line
         return table
+
+    def check_label(self, label: str, name: str, known: Container[str]) -> None:
+        if not label.isascii() or not label.isprintable():
+            raise self.error(f"the label {label!a} of the table 'data_{name!s}' is damaged")
+        if label in known:
+            raise self.error(f"the label {label} occurs twice in the table 'data_{name}'")
 
     @staticmethod
     def read_pair(line: str) -> tuple[str, str]:
@@ -191,8 +202,7 @@ class _Reader:
             if not line.startswith("_") or not (len(words) == 1 or words[1].startswith("#")):
                 break
             label = words[0][1:]
-            if label in labels:
-                raise self.error(f"the label {label} occurs twice in the table 'data_{name}'")
+            self.check_label(label, name, labels)
             labels.append(label)
         if not labels:
             raise self.error(f"the loop of the table 'data_{name}' has no labels")
