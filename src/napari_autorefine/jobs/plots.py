@@ -99,7 +99,7 @@ def fsc_figure(curves: Mapping[str, np.ndarray], voxel_size_A: float, *, title: 
     axes.set_xlim(0, limit)
     axes.set_ylim(min(-0.05, *(float(np.nanmin(fsc)) for fsc in curves.values())) - 0.02, 1.03)
     _style(axes, x_label="Resolution (Å)", y_label="Fourier shell correlation", title=title)
-    axes.legend(frameon=False, fontsize=9, loc="upper right", labelcolor=_INK)
+    axes.legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0.01, 0.22), labelcolor=_INK)
     return figure
 
 
