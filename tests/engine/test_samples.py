@@ -35,17 +35,27 @@ def test_rows_walk_along_the_samples(size: int) -> None:
 
 
 @pytest.mark.parametrize("box_size", [16, 17])
-def test_gather_picks_the_coefficients_of_a_direct_transform(box_size: int) -> None:
+def test_samples_of_images_are_the_coefficients_of_a_direct_transform(box_size: int) -> None:
     image = np.random.default_rng(3).standard_normal((2, box_size, box_size)).astype(np.float32)
     samples = fourier_samples(box_size, 16, 8)
     transforms = steps.half_transforms(image)
     index = np.stack([samples.x, samples.y], axis=1)
-    for one, picked, taken in zip(
-        image, samples.gather(transforms), steps.samples_of(transforms, samples), strict=True
-    ):
-        expected = imaging.coefficients(one, index)
-        np.testing.assert_allclose(picked, expected, atol=1e-7)
-        np.testing.assert_array_equal(picked, taken)
+    for one, picked in zip(image, steps.samples_of(transforms, samples), strict=True):
+        np.testing.assert_allclose(picked, imaging.coefficients(one, index), atol=1e-7)
+
+
+def test_the_discs_are_nested_and_the_ring_lies_between_them() -> None:
+    samples = fourier_samples(20, 16, 10, 6)
+    radius = np.hypot(samples.x, samples.y)
+    for n, size in ((samples.n_screen, 6), (samples.n_coarse, 10), (samples.n_sample, 16)):
+        assert radius[:n].max() <= size / 2
+        assert n == np.count_nonzero(radius <= size / 2)
+    ring = samples.ring_rows
+    walked = [(x + j, y) for _, y, x, n, _ in ring for j in range(n)]
+    inside = slice(samples.n_screen, samples.n_coarse)
+    assert walked == list(zip(samples.x[inside].tolist(), samples.y[inside].tolist(), strict=True))
+    assert ring[:, 4].tolist() == [0, *np.cumsum(ring[:-1, 3]).tolist()]
+    assert samples.screen_rows[:, 3].sum() == samples.n_screen
 
 
 def test_frequencies_are_in_inverse_angstrom() -> None:

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import pytest
+from oracles import half_sets, imaging, posterior, slices
+
+from napari_autorefine.engine import expectation
+from napari_autorefine.model.geometry import euler_to_matrix
+
+CASES = {
+    "global": half_sets.Case(has_prior=True),
+    "premultiplied": half_sets.Case(is_premultiplied=True),
+    "correlation": half_sets.Case(is_cc=True),
+    "local": half_sets.Case(is_local=True, is_premultiplied=True),
+    "screened": half_sets.Case(is_local=True, screen_size=4),
+}
+
+
+@lru_cache(maxsize=8)
+def engine_and_oracle(
+    name: str,
+) -> tuple[half_sets.Found, list[tuple[posterior.View, posterior.Candidates, posterior.Outcome]]]:
+    found = half_sets.run(CASES[name])
+    return found, [half_sets.outcome(found, i) for i in found.members]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_poses_and_weights_are_those_of_the_explicit_sum(name: str) -> None:
+    found, expected = engine_and_oracle(name)
+    for i, (_, options, own) in zip(found.members, expected, strict=True):
+        o, t = own.best
+        assert found.poses.p_max[i] == pytest.approx(own.weights.max(), rel=2e-3)
+        np.testing.assert_allclose(euler_to_matrix(found.poses.euler_deg[i]), options.rotations[o], atol=1e-6)
+        np.testing.assert_allclose(found.poses.origin_A[i], own.total_origin_A[t], atol=1e-6)
+        if not found.case.is_cc:
+            assert found.poses.log_likelihood[i] == pytest.approx(own.log_evidence, abs=2e-2)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_noise_and_norm_sums_are_those_of_the_explicit_sum(name: str) -> None:
+    found, expected = engine_and_oracle(name)
+    statistics, group = found.statistics, found.setup.problem.particles.optics_index[found.members]
+    for g in (0, 1):
+        noise = np.sum([own.noise for (_, _, own), h in zip(expected, group, strict=True) if h == g], axis=0)
+        np.testing.assert_allclose(statistics.noise[g], noise, rtol=1e-3)
+        assert statistics.weight[g] == pytest.approx(np.count_nonzero(group == g), rel=1e-3)
+    norm = found.setup.problem.particles.norm_correction[found.members]
+    norms = [n / 1.1 * np.sqrt(2 * own.norm_power) for n, (_, _, own) in zip(norm, expected, strict=True)]
+    np.testing.assert_allclose(found.poses.norm_correction[found.members], norms, rtol=1e-3)
+    assert statistics.norm == pytest.approx(np.sum(norms), rel=1e-3)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_scale_offset_and_direction_sums_are_those_of_the_explicit_sum(name: str) -> None:
+    found, expected = engine_and_oracle(name)
+    statistics, group = found.statistics, found.setup.scale_group[found.members]
+    outcomes = [own for _, _, own in expected]
+    cross = np.bincount(group, weights=[own.scale_cross for own in outcomes], minlength=3)
+    power = np.bincount(group, weights=[own.scale_power for own in outcomes], minlength=3)
+    np.testing.assert_allclose(statistics.scale_cross, cross, rtol=2e-3, atol=2e-3 * np.abs(cross).max())
+    np.testing.assert_allclose(statistics.scale_power, power, rtol=2e-3)
+    assert statistics.offset_square == pytest.approx(sum(own.offset_square for own in outcomes), rel=1e-3)
+    assert statistics.p_max == pytest.approx(sum(own.weights.max() for own in outcomes), rel=1e-3)
+    directions = np.zeros(len(statistics.direction))
+    for _, options, own in expected:
+        np.add.at(directions, options.directions, own.weights.sum(axis=1))
+    np.testing.assert_allclose(statistics.direction, directions, atol=2e-3)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_fourier_volume_is_that_of_the_explicit_sum(name: str) -> None:
+    found, expected = engine_and_oracle(name)
+    accumulators = found.accumulators
+    data, weight = np.zeros(accumulators.data.shape, complex), np.zeros(accumulators.weight.shape)
+    origin = np.zeros(2)
+    for seen, options, own in expected:
+        kept = own.weights.sum(axis=1) > 1e-7
+        samples = np.column_stack([seen.index, np.zeros(len(seen.index))])
+        order = np.argsort(np.hypot(*seen.index.T), kind="stable")
+        added = slices.backproject(
+            data.shape,
+            posterior.matrices(seen, options.rotations[kept]),
+            own.values[kept][:, order],
+            own.sample_weights[kept][:, order],
+            samples[order],
+            accumulators.r2_max,
+        )
+        data, weight = data + added[0], weight + added[1]
+        origin += own.values[:, order[0]].real.sum(), own.sample_weights[:, order[0]].sum()
+    np.testing.assert_allclose(accumulators.data, data, atol=2e-3 * np.abs(data).max())
+    np.testing.assert_allclose(accumulators.weight, weight, atol=2e-3 * weight.max())
+    np.testing.assert_allclose([accumulators.dc_data, accumulators.dc_weight], origin, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["global", "local"])
+def test_threads_change_nothing(name: str) -> None:
+    first, _ = engine_and_oracle(name)
+    second = half_sets.run(half_sets.Case(**{**_fields(CASES[name]), "threads": 3}))
+    np.testing.assert_array_equal(first.accumulators.data, second.accumulators.data)
+    np.testing.assert_array_equal(first.accumulators.weight, second.accumulators.weight)
+    np.testing.assert_array_equal(first.statistics.noise, second.statistics.noise)
+    np.testing.assert_array_equal(first.poses.origin_A, second.poses.origin_A)
+    np.testing.assert_array_equal(first.poses.p_max, second.poses.p_max)
+
+
+def _fields(case: half_sets.Case) -> dict[str, object]:
+    return {name: getattr(case, name) for name in half_sets.Case.__dataclass_fields__}
+
+
+def test_images_a_thousand_times_too_bright_still_have_a_posterior() -> None:
+    found = half_sets.run(half_sets.Case(image_gain=1e3))
+    poses, members = found.poses, found.members
+    assert np.isfinite(poses.p_max[members]).all() and (poses.p_max[members] > 0).all()
+    assert np.isfinite(poses.log_likelihood[members]).all()
+    assert (poses.n_significant[members] >= 1).all()
+    assert np.isfinite(found.accumulators.data).all()
+    assert found.statistics.total_weight == pytest.approx(len(members), rel=1e-5)
+
+
+@pytest.mark.parametrize("span", [1e-3, 1.0, 1e3, 1e8, 1e30])
+def test_weights_of_any_scores_are_finite_and_sum_to_one(span: float) -> None:
+    scores = (np.random.default_rng(2).standard_normal((40, 9)) * span).astype(np.float32)
+    scores[3] = -np.inf
+    found = expectation.posterior(scores.copy(), winner_takes_all=False, fraction=1.0)
+    assert np.isfinite(found.weights).all() and (found.weights >= 0).all()
+    assert found.weights.sum(dtype=np.float64) == pytest.approx(1.0, abs=1e-5)
+    assert found.best == divmod(int(np.argmax(scores)), 9)
+    assert 0 < found.p_max <= 1
+    shifted = scores.astype(np.float64) - scores.max()
+    assert found.p_max == pytest.approx(1 / np.exp(shifted).sum(), rel=1e-5)
+
+
+@pytest.mark.parametrize("fraction", [0.5, 0.9, 0.999])
+@pytest.mark.parametrize("spread", [0.1, 2.0, 30.0])
+def test_significance_keeps_the_smallest_set_above_the_fraction(fraction: float, spread: float) -> None:
+    scores = (np.random.default_rng(4).standard_normal((30, 11)) * spread).astype(np.float32)
+    weights, total, top = expectation.significant_samples(scores.copy(), fraction)
+    exact = np.exp(scores.astype(np.float64) - scores.max())
+    ordered = np.sort(exact.ravel())[::-1]
+    n_kept = int(np.argmax(np.cumsum(ordered) > fraction * exact.sum())) + 1
+    assert np.count_nonzero(weights) == n_kept
+    assert top == scores.max()
+    assert total == pytest.approx(exact.sum(), rel=1e-6)
+    kept = weights > 0
+    assert exact[kept].min() >= exact[~kept].max(initial=0.0)
+    assert weights.sum() > fraction * total
+
+
+def test_the_number_of_kept_samples_can_be_limited() -> None:
+    scores = np.random.default_rng(4).standard_normal((30, 11)).astype(np.float32)
+    weights, _, _ = expectation.significant_samples(scores.copy(), 0.999, 7)
+    assert np.count_nonzero(weights) == 7
+
+
+def test_the_winner_takes_all() -> None:
+    scores = np.random.default_rng(5).standard_normal((6, 5)).astype(np.float32)
+    found = expectation.posterior(scores.copy(), winner_takes_all=True, fraction=0.999)
+    assert found.weights.tolist() == [[1.0]]
+    assert (found.rows[0], found.columns[0]) == found.best == divmod(int(scores.argmax()), 5)
+    assert found.p_max == 1.0
+
+
+def test_dropped_weights_still_count_in_the_divisor() -> None:
+    scores = np.log(np.array([[8.0, 1.0], [0.9, 0.1]], dtype=np.float32))
+    found = expectation.posterior(scores, winner_takes_all=False, fraction=0.85)
+    np.testing.assert_allclose(found.weights.ravel(), [0.8, 0.1], rtol=1e-5)
+    assert found.p_max == pytest.approx(0.8, rel=1e-5)
+
+
+def test_the_oracle_turns_as_the_geometry_does() -> None:
+    euler = np.array([[10.0, 50.0, -70.0], [-120.0, 170.0, 33.0]])
+    for one in euler:
+        np.testing.assert_allclose(imaging.rotation(one), euler_to_matrix(one), atol=1e-12)

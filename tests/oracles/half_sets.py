@@ -1,0 +1,256 @@
+"""A tiny half-set that goes through the engine's expectation step and, particle by particle, through the oracle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from oracles import imaging, phantoms, posterior
+
+from napari_autorefine.engine.context import SearchGrid
+from napari_autorefine.engine.grids import local_neighborhoods, make_orientation_grid
+from napari_autorefine.engine.iteration import HalfJob, IterationPlan, half_context, run_half
+from napari_autorefine.engine.prepare import BlockSource
+from napari_autorefine.engine.problem import RefinementProblem, RefineOptions
+from napari_autorefine.engine.reconstruction import Accumulators
+from napari_autorefine.engine.setup import Setup, group_geometry, prepare_setup
+from napari_autorefine.engine.start import initial_poses
+from napari_autorefine.engine.state import HalfModel, Poses, Sampling
+from napari_autorefine.engine.sums import HalfStatistics, PoseTable
+from napari_autorefine.engine.workers import Workers
+from napari_autorefine.model.particles import Particles
+
+BOX, VOXEL_A, DIAMETER_A = 16, 5.0, 56.0
+N_SHELL = BOX // 2 + 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """What differs between the tiny half-sets."""
+
+    is_premultiplied: bool = False
+    is_cc: bool = False
+    is_local: bool = False
+    has_prior: bool = False
+    threads: int = 1
+    image_gain: float = 1.0
+    screen_size: int = 8
+    options: RefineOptions | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """Results of the engine and what the oracle needs to repeat them."""
+
+    case: Case
+    setup: Setup
+    job: HalfJob
+    images: list[np.ndarray]
+    members: np.ndarray
+    statistics: HalfStatistics
+    accumulators: Accumulators
+    poses: Poses
+
+
+def _optics(case: Case) -> tuple[object, ...]:
+    first = phantoms.optics_group(1, box_size=BOX, pixel_size_A=VOXEL_A, voltage_kV=300.0)
+    second = phantoms.optics_group(
+        2, box_size=20, pixel_size_A=3.6, voltage_kV=200.0, cs_mm=1.4, is_premultiplied=case.is_premultiplied
+    )
+    return first, second
+
+
+def tiny_particles(case: Case, n: int = 8) -> Particles:
+    """Two optics groups, three scale groups, old origins, norms, astigmatism, phase shifts, B-factors."""
+    rng = np.random.default_rng(8)
+    found = phantoms.particles(_optics(case), np.arange(n) // 2 % 2)  # type: ignore[arg-type]
+    return replace(
+        found,
+        group_name=np.array([f"m{i % 3}" for i in range(n)], dtype=object),
+        euler_deg=rng.uniform([-180, 10, -180], [180, 170, 180], (n, 3)),
+        origin_A=rng.normal(0, 5.0, (n, 2)),
+        phase_shift_deg=rng.uniform(0, 60, n),
+        ctf_bfactor_A2=rng.uniform(0, 200, n),
+        ctf_scale=rng.uniform(0.7, 1.0, n),
+        norm_correction=rng.uniform(0.8, 1.2, n),
+        origin_prior_A=rng.normal(0, 3.0, (n, 2)) if case.has_prior else None,
+    )
+
+
+def tiny_images(particles: Particles, gain: float) -> list[np.ndarray]:
+    """Noisy projections of the phantom."""
+    rng = np.random.default_rng(9)
+    images = []
+    for i, group in enumerate(particles.optics_index):
+        optics = particles.optics[group]
+        image = phantoms.ASYMMETRIC.image(
+            imaging.rotation(particles.euler_deg[i]), particles.origin_A[i], optics.box_size, optics.pixel_size_A
+        )
+        image = imaging.with_ctf(image, particles, i) + rng.standard_normal(image.shape)
+        images.append((gain * image).astype(np.float32))
+    return images
+
+
+def tiny_model(n_direction: int) -> HalfModel:
+    """Spectra, scales and priors drawn at random, the reference a blurred phantom."""
+    rng = np.random.default_rng(10)
+    pdf = rng.uniform(0.5, 1.5, n_direction)
+    zeros = np.zeros(N_SHELL)
+    return HalfModel(
+        map=phantoms.ASYMMETRIC.map(BOX, VOXEL_A),
+        tau2=np.ones(N_SHELL),  # promises so much that screening drops nothing
+        ssnr=np.where(np.arange(N_SHELL) < 5, 4.0, 2.0),
+        sigma2_map=zeros,
+        completeness=zeros,
+        sigma2_noise=rng.uniform(0.5, 1.5, (2, N_SHELL)) / 300,
+        scale=np.array([0.8, 1.0, 1.3]),
+        norm_average=1.1,
+        sigma_offset_A=7.0,
+        pdf_direction=pdf / pdf.sum(),
+        mean_p_max=0.0,
+        log_likelihood=0.0,
+        accuracy_rot_deg=999.0,
+        accuracy_trans_A=999.0,
+        orientability=zeros,
+    )
+
+
+def run(case: Case) -> Found:
+    """Take half-set 1 of the tiny set through the engine's expectation step."""
+    options = case.options or RefineOptions(
+        symmetry="D2",
+        particle_diameter_A=DIAMETER_A,
+        adaptive_fraction=1.0,
+        mask_edge_px=3.0,
+        threads=case.threads,
+        **({"weigh_presence": False} if "weigh_presence" in RefineOptions.__dataclass_fields__ else {}),
+    )
+    particles = tiny_particles(case)
+    images = tiny_images(particles, case.image_gain)
+    problem = RefinementProblem(
+        particles=particles,
+        read_images=lambda index: np.stack([images[i] for i in index]),
+        reference=phantoms.ASYMMETRIC.map(BOX, VOXEL_A),
+        voxel_size_A=VOXEL_A,
+    )
+    setup = prepare_setup(problem, options)
+    orientations = make_orientation_grid(0, setup.group)
+    sampling = Sampling(
+        symmetry="D2", healpix_order=0, psi_step_deg=60.0, offset_range_A=6.0, offset_step_A=6.0,
+        perturbation=0.27, is_local=case.is_local, sigma_angle_deg=25.0,
+    )  # fmt: skip
+    plan = IterationPlan(
+        iteration=1, is_cc=case.is_cc, is_final=False, current_size=13, sizes=((case.screen_size, 8, 12),) * 2
+    )
+    grid = SearchGrid.from_sampling(sampling, orientations)
+    geometries = tuple(group_geometry(setup, i, grid, plan.sizes[i]) for i in range(2))
+    poses = initial_poses(setup)
+    job = HalfJob(
+        setup=setup,
+        source=BlockSource(
+            particles=particles,
+            poses=poses,
+            read_images=problem.read_images,
+            options=options,
+            scale_group=setup.scale_group,
+        ),
+        plan=plan,
+        grid=grid,
+        geometries=geometries,
+        context=half_context(setup, tiny_model(orientations.n_dir), 1, plan, geometries, 1),
+        is_local=case.is_local,
+        sigma_angle_deg=sampling.sigma_angle_deg,
+    )
+    table = PoseTable.like(poses)
+    with Workers(case.threads) as workers:
+        steps = run_half(job, table, workers, 0)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as stop:
+                statistics, accumulators = stop.value
+                break
+    return Found(
+        case=case, setup=setup, job=job, images=images, members=setup.members(1), statistics=statistics,
+        accumulators=accumulators, poses=table.frozen(),
+    )  # fmt: skip
+
+
+def oracle_model(found: Found) -> posterior.Model:
+    context, options = found.job.context, found.setup.options
+    return posterior.Model(
+        volume=context.reference,
+        pad=options.pad,
+        r2_max=context.r2_max,
+        box_size=BOX,
+        voxel_size_A=VOXEL_A,
+        sigma2_noise=context.sigma2_noise,
+        scale=context.scale,
+        norm_average=context.norm_average,
+        sigma_offset_A=context.sigma_offset_A,
+        use_for_scale=context.use_for_scale,
+        diameter_A=options.particle_diameter_A,
+        mask_edge_px=options.mask_edge_px,
+    )
+
+
+def _rotations(euler_deg: np.ndarray, perturbation: float) -> np.ndarray:
+    turn = imaging.rotation(np.full(3, 60.0 * perturbation))
+    return np.array([imaging.rotation(e) @ turn for e in euler_deg.reshape(-1, 3)])
+
+
+def candidates(found: Found, i: int) -> posterior.Candidates:
+    """All fine orientations and shifts of particle ``i``: children of the grid, or of its neighborhood."""
+    job, orientations = found.job, found.job.grid.orientations
+    if job.is_local:
+        near = local_neighborhoods(orientations, found.setup.problem.particles.euler_deg[[i]], job.sigma_angle_deg)
+        dir_idx, psi_idx, log_prior = near.dir_idx, near.psi_idx, near.log_prior
+    else:
+        dir_idx, psi_idx = np.divmod(np.arange(orientations.n_orientation), orientations.n_psi)
+        log_prior = np.log(tiny_model(orientations.n_dir).pdf_direction)[dir_idx]
+    rotations = _rotations(orientations.child_eulers(dir_idx, psi_idx), job.grid.perturbation)
+    coarse_A = np.array([(x, y) for y in (-6.0, 0, 6) for x in (-6.0, 0, 6) if np.hypot(x, y) < 6.5])
+    quarter = np.array([(x, y) for y in (-1.5, 1.5) for x in (-1.5, 1.5)])
+    fine_A = coarse_A[:, None] + quarter + job.grid.perturbation * 6.0
+    return posterior.Candidates(
+        rotations=rotations,
+        directions=np.repeat(dir_idx, 8),
+        log_prior=np.repeat(log_prior, 8),
+        shifts_A=fine_A.reshape(-1, 2),
+        prior_shifts_A=np.repeat(coarse_A, 4, axis=0),
+    )
+
+
+def winner(found: Found, seen: posterior.View, projections: np.ndarray, options: posterior.Candidates) -> np.ndarray:
+    """Weights of a correlation iteration: best coarse pair, then the best of its children."""
+    job, model = found.job, oracle_model(found)
+    orientations = job.grid.orientations
+    dir_idx, psi_idx = np.divmod(np.arange(orientations.n_orientation), orientations.n_psi)
+    rotations = _rotations(orientations.coarse_eulers(dir_idx, psi_idx), job.grid.perturbation)
+    trial_A = options.prior_shifts_A[::4] + job.grid.perturbation * 6.0
+    coarse = posterior.correlation(seen, posterior.slices_of(seen, model, rotations), trial_A, 8)
+    o, t = divmod(int(coarse.argmax()), coarse.shape[1])
+    fine = np.full((len(projections), len(options.shifts_A)), -np.inf)
+    rows, columns = slice(8 * o, 8 * o + 8), slice(4 * t, 4 * t + 4)
+    fine[rows, columns] = posterior.correlation(seen, projections[rows], options.shifts_A[columns], 12)
+    weights = np.zeros_like(fine)
+    weights.reshape(-1)[fine.argmax()] = 1.0
+    return weights
+
+
+def outcome(found: Found, i: int) -> tuple[posterior.View, posterior.Candidates, posterior.Outcome]:
+    """What the oracle makes of particle ``i``."""
+    particles, model = found.setup.problem.particles, oracle_model(found)
+    seen = posterior.view(found.images[i], particles, i, model, 12)
+    options = candidates(found, i)
+    projections = posterior.slices_of(seen, model, options.rotations)
+    scale = float(model.scale[found.setup.scale_group[i]])
+    prior_A = np.zeros(2) if particles.origin_prior_A is None else particles.origin_prior_A[i]
+    if found.case.is_cc:
+        weights, log_evidence = winner(found, seen, projections, options), 0.0
+    else:
+        weights, log_evidence = posterior.posterior(seen, projections, options, model, scale, prior_A)
+    sums = posterior.outcome(
+        seen, projections, options, model, weights, scale=scale, prior_A=prior_A, log_evidence=log_evidence
+    )
+    return seen, options, sums
