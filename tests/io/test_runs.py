@@ -44,6 +44,7 @@ def model(n_group=2, unfiltered=False) -> HalfModel:
         accuracy_rot_deg=1.2345678,
         accuracy_trans_A=0.7654321,
         orientability=positive(),
+        **{field.name: 0.123456789012 for field in dataclasses.fields(HalfModel) if isinstance(field.default, float)},
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from napari_autorefine.io.run_tables import EXTRA_TABLE
 from napari_autorefine.io.star import read_particles
 from napari_autorefine.io.tables import ListTable, StarFile, read_star
 from napari_autorefine.model.particles import Particles
+
+_WHOLE = re.compile(r"-?\d+$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,10 +75,7 @@ def read_run(optimiser: str | os.PathLike[str]) -> SavedRun:
     first = read_star(models[0])
     model = _Pairs(first, "model_general", models[0])
     sampling = _sampling(_Pairs.read(general.file("rlnOrientSamplingStarFile"), "sampling_general"), model)
-    extra = star.pairs(EXTRA_TABLE) or {}
-    if extra:
-        sampling["is_local"] = bool(extra["autorefineIsLocal"])
-        sampling["sigma_angle_deg"] = float(extra["autorefineSigmaAngle"])
+    sampling |= _extra(star, "sampling")
     particles = read_particles(general.file("rlnExperimentalDataStarFile"))
     box_size = int(model.number("rlnOriginalImageSize"))
     return SavedRun(
@@ -87,7 +87,7 @@ def read_run(optimiser: str | os.PathLike[str]) -> SavedRun:
         fsc=_columns(first, "model_class_1", models[0]).numbers("rlnGoldStandardFsc", 0.0),
         poses=_poses(particles),
         sampling=sampling,
-        convergence=_convergence(general, model, extra),
+        convergence=_convergence(general, model) | _extra(star, "convergence"),
         particles=particles,
         group_names=_group_names(first, models[0]),
         options=_options(general, model),
@@ -163,6 +163,18 @@ def _half(star: StarFile, path: Path, particles: Particles) -> dict[str, Any]:
         "accuracy_rot_deg": float(classes.numbers("rlnAccuracyRotations", 999.0)[0]),
         "accuracy_trans_A": float(classes.numbers("rlnAccuracyTranslationsAngst", 999.0)[0]),
         "orientability": spectra.numbers("rlnSpectralOrientabilityContribution", 0.0),
+        **_extra(star, "model"),
+    }
+
+
+def _extra(star: StarFile, part: str) -> dict[str, bool | int | float]:
+    """Return the numbers of a state's part that this package wrote beside RELION's own labels."""
+    prefix = f"autorefine_{part}_"
+    values = {label: str(value) for label, value in (star.pairs(EXTRA_TABLE) or {}).items() if label.startswith(prefix)}
+    truth: dict[str, bool] = {"True": True, "False": False}
+    return {
+        label.removeprefix(prefix): truth[text] if text in truth else int(text) if _WHOLE.match(text) else float(text)
+        for label, text in values.items()
     }
 
 
@@ -215,21 +227,19 @@ def _sampling(pairs: _Pairs, model: _Pairs) -> dict[str, Any]:
     }
 
 
-def _convergence(general: _Pairs, model: _Pairs, extra: ListTable) -> dict[str, Any]:
+def _convergence(general: _Pairs, model: _Pairs) -> dict[str, Any]:
     best = general.number("rlnBestResolutionThusFar", 0.0)
     return {
         "current_resolution_A": model.number("rlnCurrentResolution"),
         "current_size": int(model.number("rlnCurrentImageSize")),
-        "coarse_size": int(extra.get("autorefineCoarseSize", 0)),
         "incr_size": int(general.number("rlnIncrementImageSize", 10)),
         "n_iter_without_resolution_gain": int(general.number("rlnNumberOfIterWithoutResolutionGain")),
         "n_iter_without_change": int(general.number("rlnNumberOfIterWithoutChangingAssignments")),
-        "best_resolution_A": float(extra.get("autorefineBestResolution", 1.0 / best if best > 0 else math.inf)),
+        "best_resolution_A": 1.0 / best if best > 0 else math.inf,
         "change_rot_deg": general.number("rlnChangesOptimalOrientations", 999.0),
         "change_trans_A": general.number("rlnChangesOptimalOffsets", 999.0),
         "smallest_change_rot_deg": general.number("rlnSmallestChangesOrientations", 999.0),
         "smallest_change_trans_A": general.number("rlnSmallestChangesOffsets", 999.0),
-        "is_fine_enough": bool(extra.get("autorefineIsFineEnough", 0)),
         "has_high_fsc": general.number("rlnHasHighFscAtResolLimit", 0) != 0,
         "has_converged": general.number("rlnHasConverged", 0) != 0,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
@@ -100,6 +101,7 @@ def model_tables(
         noise = pd.DataFrame({**_shells(len(sigma2), state.box_size, state.voxel_size_A), "rlnSigma2Noise": sigma2})
         tables[f"model_optics_group_{number}"] = noise[noise["rlnSigma2Noise"] > 0]
     tables["model_pdf_orient_class_1"] = pd.DataFrame({"rlnOrientationDistribution": model.pdf_direction})
+    tables[EXTRA_TABLE] = scalar_fields(model, "model")
     return tables
 
 
@@ -193,7 +195,8 @@ def optimiser_tables(state: RunState, files: Mapping[str, str], settings: RunSet
         **_unused(),
         **_flags(state.convergence, settings),
     }
-    return {"optimiser_general": general, EXTRA_TABLE: _extra(state)}
+    extra = scalar_fields(state.convergence, "convergence") | scalar_fields(state.sampling, "sampling")
+    return {"optimiser_general": general, EXTRA_TABLE: extra}
 
 
 def _options(settings: RunSettings, incr_size: int) -> ListTable:
@@ -287,15 +290,15 @@ def _flags(convergence: ConvergenceValues, settings: RunSettings) -> ListTable:
     }
 
 
-def _extra(state: RunState) -> ListTable:
-    """Return what an exact continuation needs and RELION has no label for."""
-    convergence, sampling = state.convergence, state.sampling
+def scalar_fields(part: object, prefix: str) -> ListTable:
+    """Return all plain numbers of a dataclass: what an exact continuation needs and RELION has no label for."""
+    if not is_dataclass(part):
+        return {}
+    values = {field.name: getattr(part, field.name) for field in fields(part)}
     return {
-        "autorefineCoarseSize": convergence.coarse_size,
-        "autorefineIsFineEnough": int(convergence.is_fine_enough),
-        "autorefineBestResolution": repr(float(convergence.best_resolution_A)),
-        "autorefineIsLocal": int(sampling.is_local),
-        "autorefineSigmaAngle": repr(float(sampling.sigma_angle_deg)),
+        f"autorefine_{prefix}_{name}": repr(value) if isinstance(value, (bool, int)) else repr(float(value))
+        for name, value in values.items()
+        if isinstance(value, (bool, int, float, np.floating))
     }
 
 
