@@ -16,6 +16,7 @@ import napari_autorefine
 from napari_autorefine.engine.correlation import fsc, solvent_corrected_fsc
 from napari_autorefine.io.mrc import read_volume
 from napari_autorefine.io.star import read_particles
+from napari_autorefine.io.tables import read_star
 from napari_autorefine.jobs.measures import molecule_mask, pose_errors
 from napari_autorefine.jobs.plots import crossing_A
 from napari_autorefine.model.symmetry import point_group
@@ -38,9 +39,13 @@ class Cost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quality:
-    """How good a result is; NaN where there is no truth to compare with."""
+    """How good a result is; NaN where there is no truth to compare with.
+
+    ``reported_A`` is what the program wrote into its model file: a whole shell. The others are interpolated.
+    """
 
     iterations: int
+    reported_A: float
     unmasked_A: float
     masked_A: float
     truth_A: float
@@ -113,6 +118,7 @@ def judge(prefix: Path, *, symmetry: str, truth_star: Path, truth_map: Path | No
     iterations = len(list(prefix.parent.glob(f"{prefix.name}_it*_half1_model.star"))) - 1
     return Quality(
         iterations=iterations + 1,
+        reported_A=_reported_A(Path(f"{prefix}_model.star")),
         unmasked_A=crossing_A(fsc(half1.data, half2.data), voxel, threshold=0.143),
         masked_A=crossing_A(solvent_corrected_fsc(half1.data, half2.data, mask).corrected, voxel, threshold=0.143),
         truth_A=against_truth,
@@ -121,6 +127,12 @@ def judge(prefix: Path, *, symmetry: str, truth_star: Path, truth_map: Path | No
         offset_median_A=float(np.median(errors.offset_A)),
         offset_rms_A=errors.offset_rms_A,
     )
+
+
+def _reported_A(model: Path) -> float:
+    table = read_star(model).tables["model_general"]
+    value = table["rlnCurrentResolution"]
+    return float(value.iloc[0] if hasattr(value, "iloc") else value)
 
 
 def machine() -> str:

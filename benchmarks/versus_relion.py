@@ -217,6 +217,7 @@ ROWS = (
     ("CPU time of the workers (s)", "cpu_s", ".0f"),
     ("peak memory (MiB)", "memory_MiB", ".0f"),
     ("iterations", "iterations", ".0f"),
+    ("resolution that the program reports (Å)", "reported_A", ".2f"),
     ("gold-standard 0.143, unmasked (Å)", "unmasked_A", ".2f"),
     ("gold-standard 0.143, masked (Å)", "masked_A", ".2f"),
     ("against the truth, FSC 0.5 (Å)", "truth_A", ".2f"),
