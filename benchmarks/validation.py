@@ -41,8 +41,8 @@ SUFFIXES = (".star", ".mrc", ".mrcs", ".map", ".ccp4", ".gz", ".bz2")
 def quality_row(name: str, quality: Quality) -> str:
     """Return one row of the table of the real picks."""
     return (
-        f"| {name} | {quality.iterations} | {quality.reported_A:.2f} | {quality.unmasked_A:.2f} | {quality.masked_A:.2f} |"
-        f" {quality.angle_median_deg:.2f}, {quality.angle_p90_deg:.2f} | {quality.offset_median_A:.2f} |"
+        f"| {name} | {quality.iterations} | {quality.reported_A:.2f} | {quality.unmasked_A:.2f} |"
+        f" {quality.masked_A:.2f} | {quality.angle_median_deg:.2f}, {quality.angle_p90_deg:.2f} | {quality.offset_median_A:.2f} |"
     )
 
 
