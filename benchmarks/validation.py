@@ -42,7 +42,8 @@ def quality_row(name: str, quality: Quality) -> str:
     """Return one row of the table of the real picks."""
     return (
         f"| {name} | {quality.iterations} | {quality.reported_A:.2f} | {quality.unmasked_A:.2f} |"
-        f" {quality.masked_A:.2f} | {quality.angle_median_deg:.2f}, {quality.angle_p90_deg:.2f} | {quality.offset_median_A:.2f} |"
+        f" {quality.masked_A:.2f} | {quality.angle_median_deg:.2f}, {quality.angle_p90_deg:.2f} |"
+        f" {quality.offset_median_A:.2f} |"
     )
 
 
