@@ -51,7 +51,7 @@ def update_parameters(
     *,
     is_cc: bool,
 ) -> tuple[HalfModel, tuple[Message, ...]]:
-    """New noise, scales, norm average, offset spread and direction weights of a half (or of both)."""
+    """Update noise, scales, norm average, offset spread and direction weights of a half (or of both)."""
     options = setup.options
     messages: list[Message] = []
     sigma2, scale = model.sigma2_noise, model.scale
@@ -101,7 +101,7 @@ def iterate_maps(
 ) -> Halves:
     """Regularised, solvent-flattened half maps of an ordinary iteration; the sums are used up."""
     options, messages = setup.options, []
-    join_low_resolution(*sums, _join_shells(setup, resolution_A))
+    _join(setup, sums, resolution_A)
     fsc = fsc_of_halves(*sums)
     unfiltered: tuple[np.ndarray | None, np.ndarray | None] = (None, None)
     if options.solvent_correct_fsc:
@@ -130,7 +130,7 @@ def final_maps(
     messages: list[Message] = []
     plain = _plain_map(setup, first), _plain_map(setup, second)
     sigma2_maps = shell_sigma2(first), shell_sigma2(second)
-    join_low_resolution(first, second, _join_shells(setup, resolution_A))
+    _join(setup, sums, resolution_A)
     fsc = fsc_of_halves(first, second)
     if setup.options.solvent_correct_fsc:
         fsc, message = _solvent_fsc(setup, plain, fsc)
@@ -152,9 +152,11 @@ def final_maps(
     return Halves(halves=(halves[0], halves[1]), fsc=fsc, joined=joined, messages=tuple(messages))
 
 
-def _join_shells(setup: Setup, resolution_A: float) -> int:
+def _join(setup: Setup, sums: tuple[Accumulators, Accumulators], resolution_A: float) -> None:
+    """Average the low frequencies of both halves, unless that is switched off: then not even the origin is shared."""
     join_A = setup.options.low_resol_join_halves_A
-    return join_radius(setup.box_size, setup.voxel_size_A, resolution_A, join_A) if join_A > 0 else 0
+    if join_A > 0:
+        join_low_resolution(*sums, join_radius(setup.box_size, setup.voxel_size_A, resolution_A, join_A))
 
 
 def _plain_map(setup: Setup, acc: Accumulators) -> np.ndarray:
