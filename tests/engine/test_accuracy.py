@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+import pytest
+from oracles import half_sets, imaging, posterior, slices
+
+from napari_autorefine.engine.accuracy import (
+    ROTATION_ERRORS_DEG,
+    SHIFT_ERRORS_PX,
+    error_ladder,
+    particle_accuracy,
+)
+from napari_autorefine.engine.iteration import half_context
+
+EULER_DEG = np.array([20.0, 60.0, -40.0])
+DECISIVE = -np.log(0.01)
+
+
+@lru_cache(maxsize=1)
+def tiny() -> half_sets.Found:
+    return half_sets.run(half_sets.Case())
+
+
+def accuracy(noise: float = 1.0, seed: int = 3) -> tuple[float, ...]:
+    """Accuracy of one particle with noise variances times ``noise``; the angles, A, and orientability."""
+    found = tiny()
+    model = half_sets.tiny_model(found.job.grid.orientations.n_dir)
+    model = replace(model, sigma2_noise=model.sigma2_noise * noise)
+    context = half_context(found.setup, model, 1, found.job.plan, found.job.geometries, 1)
+    geometry = found.job.geometries[0]
+    return particle_accuracy(
+        context, geometry, EULER_DEG, np.ones(geometry.samples.n_sample, np.float32), seed, half_sets.N_SHELL
+    )
+
+
+def test_the_ladders_grow_by_growing_steps() -> None:
+    for ladder, last in ((ROTATION_ERRORS_DEG, 30.0), (SHIFT_ERRORS_PX, 10.0)):
+        assert (np.diff(ladder) > 0).all()
+        assert (np.diff(ladder, n=2) > -1e-9).all()
+        assert ladder[-2] <= last < ladder[-1]
+    np.testing.assert_allclose(ROTATION_ERRORS_DEG[:6], [0.05, 0.1, 0.15, 0.2, 0.3, 0.4])
+    np.testing.assert_allclose(ROTATION_ERRORS_DEG[-4:], [20.0, 25.0, 30.0, 35.0])
+    np.testing.assert_allclose(SHIFT_ERRORS_PX[8:13], [0.9, 1.0, 1.2, 1.4, 1.6])
+    np.testing.assert_allclose(error_ladder(((1, 0.5), (np.inf, 2)), last=3.0), [0.5, 1.0, 3.0, 5.0])
+
+
+def test_more_noise_means_larger_errors() -> None:
+    seeds = range(6)
+    results = [np.mean([accuracy(noise, seed)[:2] for seed in seeds], axis=0) for noise in (0.03, 0.06, 0.12, 1.0)]
+    assert (np.diff(results, axis=0) > 0).all()
+
+
+def test_the_error_is_the_first_rung_at_which_the_log_odds_are_decisive() -> None:
+    found, noise = tiny(), 0.05
+    model, particles = half_sets.oracle_model(found), found.setup.problem.particles
+    i = int(found.members[0])
+    seen = posterior.view(found.images[i], particles, i, model, 12)
+    samples = np.column_stack([seen.index, np.zeros(len(seen.index))])
+    far = np.hypot(*seen.index.T) > 0
+
+    def odds(first: np.ndarray, second: np.ndarray) -> float:
+        return float((np.abs(first - second) ** 2 / (2 * noise * seen.sigma2))[far].sum())
+
+    def slice_of(angles: np.ndarray) -> np.ndarray:
+        return slices.project(
+            model.volume, posterior.matrices(seen, imaging.rotation(angles)[None]), samples, model.r2_max
+        )[0]
+
+    middle = slice_of(EULER_DEG)
+    rungs = []
+    for axis in range(3):
+        turned = (e for e in ROTATION_ERRORS_DEG if odds(middle, slice_of(EULER_DEG + e * np.eye(3)[axis])) > DECISIVE)
+        rungs.append(next(turned, ROTATION_ERRORS_DEG[-1]))
+    moves = []
+    for axis in range(2):
+        ramps = (np.exp(-2j * np.pi * e * seen.index[:, axis] / 16) for e in SHIFT_ERRORS_PX)
+        decisive = (
+            e for e, ramp in zip(SHIFT_ERRORS_PX, ramps, strict=True) if odds(middle, middle * ramp) > -np.log(0.01)
+        )
+        moves.append(next(decisive, SHIFT_ERRORS_PX[-1]) * half_sets.VOXEL_A)
+    results = [accuracy(noise, seed) for seed in range(12)]
+    assert {round(rot, 6) for rot, _, _ in results} == {round(float(r), 6) for r in rungs}
+    assert {round(trans, 6) for _, trans, _ in results} == {round(float(m), 6) for m in moves}
+
+
+def test_orientability_is_a_share_of_the_shells_without_the_origin() -> None:
+    _, _, share = accuracy()
+    assert share.shape == (half_sets.N_SHELL,)
+    assert share.sum() == pytest.approx(1.0, abs=1e-5)
+    assert share[0] == 0
+    assert (share >= 0).all()
+
+
+def test_hopeless_noise_ends_at_the_last_rung() -> None:
+    rot, trans, _ = accuracy(1e9)
+    assert rot == ROTATION_ERRORS_DEG[-1]
+    assert trans == pytest.approx(SHIFT_ERRORS_PX[-1] * half_sets.VOXEL_A)
