@@ -1,4 +1,4 @@
-"""One block of particles through an iteration: prepare, search, sum. Pure: the result depends on the block alone."""
+"""One block of particles through an iteration: search and sum. Pure: the result depends on the block alone."""
 
 from __future__ import annotations
 
@@ -77,8 +77,50 @@ class Candidates:
     log_prior: np.ndarray
 
     def only(self, kept: np.ndarray) -> Candidates:
-        """The candidates at some positions."""
+        """Return the candidates at some positions."""
         return Candidates(dir_idx=self.dir_idx[kept], psi_idx=self.psi_idx[kept], log_prior=self.log_prior[kept])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """A block and what it is searched with.
+
+    Attributes
+    ----------
+    shared : slices of the whole coarse grid, for global searches
+    local : neighborhoods of the block's particles, for local searches; exactly one of both is given
+    """
+
+    block: Block
+    grid: SearchGrid
+    settings: SearchSettings
+    shared: SharedSlices | None
+    local: LocalOrientations | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinePass:
+    """Fine samples of one particle, before they are weighted.
+
+    Attributes
+    ----------
+    orientations : (n_o,) int64, numbers on the fine grid
+    directions : (n_o,) int, coarse direction each belongs to
+    rotations, matrices : (n_o, 3, 3), reference -> view, and for the kernels
+    slices : (n_o, n_sample) complex64
+    shifts : (n_t,) int64, fine shifts
+    trials : the masked image at these shifts
+    count : coarse samples they come from
+    """
+
+    orientations: np.ndarray
+    directions: np.ndarray
+    rotations: np.ndarray
+    matrices: np.ndarray
+    slices: Any
+    shifts: np.ndarray
+    trials: ShiftedImage
+    count: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,30 +155,11 @@ class BlockResult:
     results: tuple[ParticleResult, ...]
 
 
-def run_block(
-    block: Block,
-    grid: SearchGrid,
-    settings: SearchSettings,
-    *,
-    shared: SharedSlices | None,
-    local: LocalOrientations | None,
-) -> BlockResult:
-    """Search every particle of a block and sum what it contributes.
-
-    Parameters
-    ----------
-    shared : slices of the whole coarse grid, for global searches
-    local : neighborhoods of the block's particles, for local searches; exactly one of both is given
-    """
-    if shared is not None:
-        first_pass: Iterator[tuple[Candidates, Significant]] = _global_first_pass(block, grid, settings, shared)
-    else:
-        assert local is not None
-        first_pass = _local_first_pass(block, grid, settings, local)
-    results = tuple(
-        _second_pass(block, grid, settings, i, candidates, kept, shared)
-        for i, (candidates, kept) in enumerate(first_pass)
-    )
+def run_block(search: Search) -> BlockResult:
+    """Search every particle of a block and sum what it contributes."""
+    block = search.block
+    first_pass = _global_first_pass(search) if search.shared is not None else _local_first_pass(search)
+    results = tuple(_second_pass(search, i, candidates, kept) for i, (candidates, kept) in enumerate(first_pass))
     return BlockResult(
         half=block.half.half,
         group=block.geometry.index,
@@ -147,9 +170,10 @@ def run_block(
     )
 
 
-def _log_shift_prior(block: Block, grid: SearchGrid, i: int) -> np.ndarray:
+def _log_shift_prior(search: Search, i: int) -> np.ndarray:
     """Gaussian prior of the total offset at the coarse shifts, consistently in A; (n_trans,) float32."""
-    total = block.old_origin_A[i] + grid.shifts_A - block.origin_prior_A[i]
+    block = search.block
+    total = block.old_origin_A[i] + search.grid.shifts_A - block.origin_prior_A[i]
     return (-0.5 * (total**2).sum(axis=1) / block.half.sigma_offset_A**2).astype(np.float32)
 
 
@@ -161,29 +185,29 @@ def _select(scores: Any, settings: SearchSettings) -> Significant:
     return expectation.keep_significant(weights)
 
 
-def _global_first_pass(
-    block: Block, grid: SearchGrid, settings: SearchSettings, shared: SharedSlices
-) -> Iterator[tuple[Candidates, Significant]]:
+def _global_first_pass(search: Search) -> Iterator[tuple[Candidates, Significant]]:
     """First pass of all particles of the block against the whole grid, one product per chunk of orientations."""
+    block, shared, settings = search.block, search.shared, search.settings
+    assert shared is not None
     scores = shared.scores(block.images, block.model, block.geometry, is_cc=settings.is_cc)
-    orientations = grid.orientations
-    log_prior = np.repeat(block.half.log_pdf_direction, orientations.n_psi)
+    log_prior = np.repeat(block.half.log_pdf_direction, search.grid.orientations.n_psi)
     candidates = Candidates(dir_idx=shared.dir_idx, psi_idx=shared.psi_idx, log_prior=log_prior)
     for i in range(len(block.particles)):
         own = scores[:, i, :]
         if not settings.is_cc:
-            own = own + log_prior[:, None] + _log_shift_prior(block, grid, i)[None, :]
+            own = own + log_prior[:, None]
+            own += _log_shift_prior(search, i)[None, :]
         yield candidates, _select(own, settings)
 
 
-def _local_first_pass(
-    block: Block, grid: SearchGrid, settings: SearchSettings, local: LocalOrientations
-) -> Iterator[tuple[Candidates, Significant]]:
+def _local_first_pass(search: Search) -> Iterator[tuple[Candidates, Significant]]:
     """First pass of each particle against the orientations around its previous pose.
 
     Orientations are screened on the low frequencies, where most of the information lies; only those that the ring of
     higher frequencies could still lift to a significant weight are compared in full.
     """
+    block, grid, local = search.block, search.grid, search.local
+    assert local is not None
     for i in range(len(block.particles)):
         own = slice(local.offsets[i], local.offsets[i + 1])
         candidates = Candidates(
@@ -195,12 +219,12 @@ def _local_first_pass(
         matrices = block.geometry.sampling_matrices(rotations)
         scores = _screening_scores(block, i, matrices)
         scores += candidates.log_prior[:, None]
-        scores += _log_shift_prior(block, grid, i)[None, :]
+        scores += _log_shift_prior(search, i)[None, :]
         if block.geometry.ring_shifts is not None:
             alive = np.flatnonzero(to_host(scores.max(axis=1) > scores.max() - _reach_of_ring(block, i)))
             candidates = candidates.only(alive)
             scores = scores[alive] + _ring_scores(block, i, matrices[alive])
-        yield candidates, _select(scores, settings)
+        yield candidates, _select(scores, search.settings)
 
 
 def _screening_scores(block: Block, i: int, matrices: np.ndarray) -> Any:
@@ -219,7 +243,7 @@ def _ring_scores(block: Block, i: int, matrices: np.ndarray) -> Any:
         block.half.reference, matrices, samples.ring_rows, samples.n_coarse - samples.n_screen, block.half.r2_max
     )
     assert geometry.ring_shifts is not None
-    trials = geometry.ring_shifts.of(np.ascontiguousarray(block.images.masked[i, ring]))
+    trials = geometry.ring_shifts.of(block.images.masked[i, ring])
     return expectation.log_likelihoods(slices, trials, block.images.contrast[i, ring], block.model.score_weight[ring])
 
 
@@ -235,109 +259,97 @@ def _reach_of_ring(block: Block, i: int) -> float:
     return _NEGLIGIBLE + 2.0 * float(gain.sum())
 
 
-def _second_pass(
-    block: Block,
-    grid: SearchGrid,
-    settings: SearchSettings,
-    i: int,
-    candidates: Candidates,
-    kept: Significant,
-    shared: SharedSlices | None,
-) -> ParticleResult:
-    geometry, images, model = block.geometry, block.images, block.model
+def _second_pass(search: Search, i: int, candidates: Candidates, kept: Significant) -> ParticleResult:
+    """Posterior on the children of the significant coarse samples, and its sums."""
+    block, settings = search.block, search.settings
+    fine = _fine_pass(search, i, candidates, kept)
+    contrast, weight = block.images.contrast[i], block.model.score_weight
+    n_child = search.grid.fine_shifts_A.shape[1]
+    if settings.is_cc:
+        scores = expectation.correlations(fine.slices, fine.trials, block.images.masked[i], contrast, weight > 0)
+    else:
+        scores = expectation.log_likelihoods(fine.slices, fine.trials, contrast, weight)
+        scores += np.repeat(candidates.log_prior[kept.rotations], N_CHILD_ROT)[:, None]
+        scores += np.repeat(_log_shift_prior(search, i)[kept.shifts], n_child)[None, :]
+    scores[~expectation.expand_pairs(kept.pairs, N_CHILD_ROT, n_child)] = -np.inf
+    found = expectation.posterior(scores, winner_takes_all=settings.is_cc, fraction=settings.fraction)
+    return _sums(search, i, fine, found)
+
+
+def _fine_pass(search: Search, i: int, candidates: Candidates, kept: Significant) -> FinePass:
+    block, grid, shared = search.block, search.grid, search.shared
+    geometry = block.geometry
     dir_idx, psi_idx = candidates.dir_idx[kept.rotations], candidates.psi_idx[kept.rotations]
     rotations = grid.orientations.child_matrices(dir_idx, psi_idx, grid.perturbation).reshape(-1, 3, 3)
     coarse = dir_idx.astype(np.int64) * grid.orientations.n_psi + psi_idx
-    fine = (coarse[:, None] * N_CHILD_ROT + np.arange(N_CHILD_ROT)).ravel()
+    orientations = (coarse[:, None] * N_CHILD_ROT + np.arange(N_CHILD_ROT)).ravel()
     matrices = geometry.sampling_matrices(rotations)
-    slices = _fine_slices(block, fine, matrices, shared)
-    n_child = grid.fine_shifts_A.shape[1]
-    fine_shifts = (kept.shifts[:, None] * n_child + np.arange(n_child)).ravel()
-    mask = expectation.expand_pairs(kept.pairs, N_CHILD_ROT, n_child)
-    trials = geometry.fine_shifts.of(images.masked[i], fine_shifts)
-    scores = _fine_scores(block, settings, i, slices, trials)
-    if not settings.is_cc:
-        scores += np.repeat(candidates.log_prior[kept.rotations], N_CHILD_ROT)[:, None]
-        scores += np.repeat(_log_shift_prior(block, grid, i)[kept.shifts], n_child)[None, :]
-    scores[~mask] = -np.inf
-    found = expectation.posterior(scores, winner_takes_all=settings.is_cc, fraction=settings.fraction)
-    shifts = grid.fine_shifts_A[kept.shifts].reshape(-1, grid.fine_shifts_A.shape[-1])
-    return _sums(
-        block, settings, i, found,
-        fine=fine, directions=np.repeat(dir_idx, N_CHILD_ROT), rotations=rotations, matrices=matrices,
-        slices=slices, trials=trials, fine_shifts=fine_shifts, shifts_A=shifts, count=kept.count,
-    )  # fmt: skip
-
-
-def _fine_slices(block: Block, fine: np.ndarray, matrices: np.ndarray, shared: SharedSlices | None) -> Any:
-    samples = block.geometry.samples
     if shared is not None and shared.fine is not None:
-        return shared.fine[fine]
-    return expectation.make_slices(block.half.reference, matrices, samples.rows, samples.n_sample, block.half.r2_max)
-
-
-def _fine_scores(block: Block, settings: SearchSettings, i: int, slices: Any, trials: ShiftedImage) -> Any:
-    contrast, weight = block.images.contrast[i], block.model.score_weight
-    if settings.is_cc:
-        return expectation.correlations(slices, trials, block.images.masked[i], contrast, weight > 0)
-    return expectation.log_likelihoods(slices, trials, contrast, weight)
-
-
-def _sums(
-    block: Block,
-    settings: SearchSettings,
-    i: int,
-    found: Posterior,
-    *,
-    fine: np.ndarray,
-    directions: np.ndarray,
-    rotations: np.ndarray,
-    matrices: np.ndarray,
-    slices: Any,
-    trials: ShiftedImage,
-    fine_shifts: np.ndarray,
-    shifts_A: np.ndarray,
-    count: int,
-) -> ParticleResult:
-    geometry, images, model = block.geometry, block.images, block.model
-    if len(found.rows) < len(slices):
-        slices = slices[found.rows]
-    moments = maximization.residual_moments(
-        found, slices, images.masked[i], trials.only(found.columns), images.contrast[i]
+        slices = shared.fine[orientations]
+    else:
+        samples = geometry.samples
+        slices = expectation.make_slices(
+            block.half.reference, matrices, samples.rows, samples.n_sample, block.half.r2_max
+        )
+    n_child = grid.fine_shifts_A.shape[1]
+    shifts = (kept.shifts[:, None] * n_child + np.arange(n_child)).ravel()
+    return FinePass(
+        orientations=orientations,
+        directions=np.repeat(dir_idx, N_CHILD_ROT),
+        rotations=rotations,
+        matrices=matrices,
+        slices=slices,
+        shifts=shifts,
+        trials=geometry.fine_shifts.of(block.images.masked[i], shifts),
+        count=kept.count,
     )
-    entry = maximization.insertion(
-        found,
-        geometry.fine_shifts.of(images.unmasked[i], fine_shifts[found.columns]),
-        images.gain[i] * model.inverse_sigma2,
-        images.weight[i] * model.inverse_sigma2,
-        orientations=fine[found.rows],
-        matrices=matrices[found.rows],
+
+
+def _sums(search: Search, i: int, fine: FinePass, found: Posterior) -> ParticleResult:
+    """Sum what one particle contributes under its posterior."""
+    block, images, geometry, model = search.block, search.block.images, search.block.geometry, search.block.model
+    slices = fine.slices[found.rows] if len(found.rows) < len(fine.slices) else fine.slices
+    moments = maximization.residual_moments(
+        found, slices, images.masked[i], fine.trials.only(found.columns), images.contrast[i]
+    )
+    contribution = maximization.Contribution(
+        orientations=fine.orientations[found.rows],
+        matrices=fine.matrices[found.rows],
+        gain=images.gain[i] * model.inverse_sigma2,
+        weight=images.weight[i] * model.inverse_sigma2,
         rows=geometry.samples.rows,
     )
-    outer = np.bincount(geometry.outer_shell, weights=images.outer_power[i], minlength=settings.n_shell)
-    noise = np.bincount(geometry.model_shell, weights=moments.residual, minlength=settings.n_shell) + outer
-    scale_use = block.half.use_for_scale[geometry.model_shell]
-    model_ctf = to_host(images.model_ctf[i])
+    trials = geometry.fine_shifts.of(images.unmasked[i], fine.shifts[found.columns])
+    n_shell = search.settings.n_shell
+    noise = np.bincount(geometry.model_shell, weights=moments.residual, minlength=n_shell)
+    noise += np.bincount(geometry.outer_shell, weights=images.outer_power[i], minlength=n_shell)
+    use = block.half.use_for_scale[geometry.model_shell] * to_host(images.model_ctf[i])
     weights = to_host(found.weights)
-    column_weight, row_weight = weights.sum(axis=0, dtype=np.float64), weights.sum(axis=1, dtype=np.float64)
-    total_A = block.old_origin_A[i] + shifts_A
-    deviation = total_A[found.columns] - block.origin_prior_A[i]
-    masked = images.masked[i]
-    power = float((model.score_weight * (masked.real**2 + masked.imag**2)).sum(dtype=np.float64))
-    evidence = found.log_evidence if settings.is_cc else found.log_evidence - 0.5 * power - model.log_noise
+    column_weight = weights.sum(axis=0, dtype=np.float64)
+    total_A = block.old_origin_A[i] + search.grid.fine_shifts_A.reshape(-1, search.grid.fine_shifts_A.shape[-1])
+    deviation = total_A[fine.shifts[found.columns]] - block.origin_prior_A[i]
     return ParticleResult(
-        euler_deg=matrix_to_euler(rotations[found.best[0]]),
-        origin_A=total_A[found.best[1]],
+        euler_deg=matrix_to_euler(fine.rotations[found.best[0]]),
+        origin_A=total_A[fine.shifts[found.best[1]]],
         p_max=found.p_max,
-        log_likelihood=evidence,
-        n_significant=count,
+        log_likelihood=_log_likelihood(search, i, found),
+        n_significant=fine.count,
         norm_power=float(noise.sum()),
         noise=noise,
-        scale_cross=float((scale_use * model_ctf * moments.cross).sum(dtype=np.float64)),
-        scale_power=float((scale_use * model_ctf**2 * moments.power).sum(dtype=np.float64)),
+        scale_cross=float((use * moments.cross).sum(dtype=np.float64)),
+        scale_power=float((use * to_host(images.model_ctf[i]) * moments.power).sum(dtype=np.float64)),
         offset_square=float(column_weight @ (deviation**2).sum(axis=1)),
         weight=float(column_weight.sum()),
-        directions=directions[found.rows],
-        direction_weights=row_weight,
-        insertion=entry,
+        directions=fine.directions[found.rows],
+        direction_weights=weights.sum(axis=1, dtype=np.float64),
+        insertion=maximization.insertion(found, trials, contribution),
     )
+
+
+def _log_likelihood(search: Search, i: int, found: Posterior) -> float:
+    """Log-likelihood contribution of a particle; the correlation itself in a correlation iteration."""
+    if search.settings.is_cc:
+        return found.log_evidence
+    masked, model = search.block.images.masked[i], search.block.model
+    power = float((model.score_weight * (masked.real**2 + masked.imag**2)).sum(dtype=np.float64))
+    return found.log_evidence - 0.5 * power - model.log_noise

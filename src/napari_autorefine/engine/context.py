@@ -153,7 +153,7 @@ def image_correction(
 
 
 def reference_shells(n_shell_image: int, optics: OpticsGroup, box_size: int, voxel_size_A: float) -> np.ndarray:
-    """Reference shell of every image shell, ROUND(i N_ref a_ref / (N_img a_img)), at most N_ref / 2."""
+    """Return the reference shell of every image shell, ROUND(i N_ref a_ref / (N_img a_img)), at most N_ref / 2."""
     ratio = (box_size * voxel_size_A) / (optics.box_size * optics.pixel_size_A)
     shells = round_half_away(np.arange(n_shell_image) * ratio).astype(np.int64)
     return np.minimum(shells, box_size // 2)

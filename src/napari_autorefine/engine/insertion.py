@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
 
 import numpy as np
 
@@ -89,11 +91,11 @@ class HalfSum:
         waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
         direct = [entry for group, entry in waiting if group not in self.tables]
         if direct:
-            self.run(lambda slab: self._insert(direct, slab), _slabs(self._n_planes, self.n_slabs))
+            self.run(partial(self._insert, direct), _slabs(self._n_planes, self.n_slabs))
         for group, table in self.tables.items():
             own = [entry for g, entry in waiting if g == group]
             if own:
-                self.run(lambda part, t=table, e=own: _add_to_table(t, e, part), _slabs(len(table.touched), self.n_slabs))
+                self.run(partial(_add_to_table, table, own), _slabs(len(table.touched), self.n_slabs))
 
     def finish(self, sampling_matrices: dict[int, Callable[[np.ndarray], np.ndarray]]) -> Accumulators:
         """Insert what waits and the tables; ``sampling_matrices`` maps fine orientations to kernel matrices."""
@@ -101,15 +103,18 @@ class HalfSum:
         for group, table in self.tables.items():
             used = np.flatnonzero(table.touched)
             matrices = sampling_matrices[group](used)
-            values, weights = table.values[used], table.weights[used]
-            ones = np.ones(len(used), dtype=np.float32)
-
-            def insert(slab: slice, m=matrices, v=values, w=weights, one=ones, t=table) -> None:  # type: ignore[no-untyped-def]
-                acc = self.accumulators
-                backproject(acc.data, acc.weight, m, v, one, w, t.rows, self.r2_max, slab.start, slab.stop)
-
             if len(used):
-                self.run(insert, _slabs(self._n_planes, self.n_slabs))
+                summed = Insertion(
+                    orientations=used,
+                    matrices=matrices,
+                    values=table.values[used],
+                    amounts=np.ones(len(used), dtype=np.float32),
+                    sample_weight=table.weights[used],
+                    rows=table.rows,
+                    origin_value=0.0,
+                    origin_weight=0.0,
+                )
+                self.run(partial(self._insert, [summed]), _slabs(self._n_planes, self.n_slabs))
         self.tables = {}
         return self.accumulators
 
@@ -135,4 +140,4 @@ def _add_to_table(table: OrientationTable, entries: list[Insertion], part: slice
 
 def _slabs(n: int, n_slabs: int) -> list[slice]:
     edges = np.linspace(0, n, n_slabs + 1).round().astype(int)
-    return [slice(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True) if b > a]
+    return [slice(int(a), int(b)) for a, b in pairwise(edges) if b > a]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 import numpy as np
 
 from napari_autorefine.engine.accuracy import Accuracy, particle_accuracy
-from napari_autorefine.engine.block import BlockResult, SearchSettings, run_block
+from napari_autorefine.engine.block import BlockResult, Search, SearchSettings, run_block
 from napari_autorefine.engine.context import GroupGeometry, GroupModel, HalfContext, SearchGrid
 from napari_autorefine.engine.insertion import HalfSum, OrientationTable
 from napari_autorefine.engine.neighborhoods import LocalOrientations, local_neighborhoods
@@ -17,7 +17,7 @@ from napari_autorefine.engine.projector import make_reference
 from napari_autorefine.engine.reconstruction import Accumulators
 from napari_autorefine.engine.setup import Setup
 from napari_autorefine.engine.slices import SharedSlices, share_slices
-from napari_autorefine.engine.state import HalfModel, RefinementState
+from napari_autorefine.engine.state import HalfModel
 from napari_autorefine.engine.sums import HalfStatistics, PoseTable, new_norms
 from napari_autorefine.engine.workers import Workers
 from napari_autorefine.events import Progress
@@ -74,9 +74,7 @@ def slice_power(model: HalfModel) -> np.ndarray:
     return 2.0 * model.tau2 * model.ssnr / (1.0 + model.ssnr)
 
 
-def group_model(
-    sigma2: np.ndarray, power: np.ndarray, geometry: GroupGeometry, sigma2_fudge: float
-) -> GroupModel:
+def group_model(sigma2: np.ndarray, power: np.ndarray, geometry: GroupGeometry, sigma2_fudge: float) -> GroupModel:
     """Noise variances and expected slice power (both per reference shell) of an optics group on its samples."""
     own = sigma2[geometry.model_shell]
     inverse = (1.0 / own).astype(np.float32)
@@ -130,7 +128,7 @@ class HalfJob:
 def run_half(
     job: HalfJob, table: PoseTable, workers: Workers, done: int
 ) -> Generator[Progress, None, tuple[HalfStatistics, Accumulators]]:
-    """Expectation over one half-set; yields progress, returns sums and the Fourier volume, fills the pose table."""
+    """Search one half-set; yields progress, returns sums and the Fourier volume, fills the pose table."""
     setup, options = job.setup, job.setup.options
     members = _work_order(job, setup.members(job.context.half))
     blocks = cut_into_blocks(
@@ -166,16 +164,16 @@ def _work(job: HalfJob, indices: np.ndarray, shared: dict[int, SharedSlices]) ->
     block = prepare_block(job.source, job.context, geometry, indices)
     local: LocalOrientations | None = None
     if job.is_local:
-        local = local_neighborhoods(
-            job.grid.orientations, job.source.poses.euler_deg[indices], job.sigma_angle_deg
-        )
+        local = local_neighborhoods(job.grid.orientations, job.source.poses.euler_deg[indices], job.sigma_angle_deg)
     settings = SearchSettings(
         is_cc=job.plan.is_cc,
         fraction=job.setup.options.adaptive_fraction,
         max_significant=job.setup.options.max_significant,
         n_shell=job.setup.n_shell,
     )
-    return run_block(block, job.grid, settings, shared=shared.get(geometry.index), local=local)
+    return run_block(
+        Search(block=block, grid=job.grid, settings=settings, shared=shared.get(geometry.index), local=local)
+    )
 
 
 def _work_order(job: HalfJob, members: np.ndarray) -> np.ndarray:
@@ -216,8 +214,8 @@ def _half_sum(job: HalfJob, workers: Workers) -> HalfSum:
     )
 
 
-def _matrix_source(geometry: GroupGeometry, grid: SearchGrid):  # type: ignore[no-untyped-def]
-    """Function from fine orientation numbers to kernel matrices."""
+def _matrix_source(geometry: GroupGeometry, grid: SearchGrid) -> Callable[[np.ndarray], np.ndarray]:
+    """Return the function from fine orientation numbers to kernel matrices."""
 
     def matrices(fine: np.ndarray) -> np.ndarray:
         coarse, child = np.divmod(fine, N_CHILD_ROT)
@@ -226,13 +224,3 @@ def _matrix_source(geometry: GroupGeometry, grid: SearchGrid):  # type: ignore[n
         return geometry.sampling_matrices(rotations[np.arange(len(fine)), child])
 
     return matrices
-
-
-def merge_statistics(first: HalfStatistics, second: HalfStatistics) -> HalfStatistics:
-    """Sums of both halves."""
-    return first.merged(second)
-
-
-def start_pose_table(state: RefinementState) -> PoseTable:
-    """Pose table of an iteration, starting from the last poses."""
-    return PoseTable.like(state.poses)

@@ -104,8 +104,7 @@ def _iterate(setup: Setup, state: RefinementState, workers: Workers) -> Step:
     plan = plan_iteration(setup, state, is_final=is_final)
     searched = yield from _expectation(setup, state, plan, workers)
     state, messages = maximize(setup, searched, plan)
-    for message in messages:
-        yield message
+    yield from messages
     yield state
     yield _report(state, time.perf_counter() - started)
     return state
@@ -122,7 +121,7 @@ def plan_iteration(setup: Setup, state: RefinementState, *, is_final: bool) -> I
         mean_p_max=state.halves[0].mean_p_max,
         is_final=is_final,
     )
-    sizes = []
+    sizes: list[tuple[int, int, int]] = []
     for optics in setup.optics:
         field = optics.box_size * optics.pixel_size_A
         remap = field / (setup.box_size * setup.voxel_size_A)
@@ -233,9 +232,7 @@ def _accuracy(
 
 
 def _geometries(setup: Setup, grid: SearchGrid, plan: IterationPlan) -> tuple[GroupGeometry, ...]:
-    return tuple(
-        group_geometry(setup, i, grid, plan.sizes[i]) for i in range(len(setup.optics))
-    )
+    return tuple(group_geometry(setup, i, grid, plan.sizes[i]) for i in range(len(setup.optics)))
 
 
 def _with_accuracy(halves: tuple[HalfModel, HalfModel], accuracy: MeasuredAccuracy) -> tuple[HalfModel, HalfModel]:
@@ -267,11 +264,9 @@ def _with_directions(setup: Setup, state: RefinementState) -> tuple[RefinementSt
     return replace(state, halves=(halves[0], halves[1])), orientations
 
 
-def maximize(
-    setup: Setup, searched: _Searched, plan: IterationPlan
-) -> tuple[RefinementState, tuple[Message, ...]]:
-    """Maps, spectra, parameters and counters from the sums of an expectation step."""
-    state, options = searched.state, setup.options
+def maximize(setup: Setup, searched: _Searched, plan: IterationPlan) -> tuple[RefinementState, tuple[Message, ...]]:
+    """Make maps, spectra, parameters and counters from the sums of an expectation step."""
+    state = searched.state
     for sums in searched.sums:
         finish_sums(setup, sums)
     updates = [

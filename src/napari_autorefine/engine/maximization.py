@@ -44,6 +44,25 @@ class Insertion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Contribution:
+    """How a particle enters the map.
+
+    Attributes
+    ----------
+    orientations, matrices : of the posterior's rows, see ``Insertion``
+    gain : (K,) float32, contrast over noise variance (1 over it for premultiplied data)
+    weight : (K,) float32, squared contrast over noise variance
+    rows : row table of the samples
+    """
+
+    orientations: np.ndarray
+    matrices: np.ndarray
+    gain: Any
+    weight: Any
+    rows: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Moments:
     """Residual statistics of one particle, per sample.
 
@@ -77,37 +96,24 @@ def residual_moments(posterior: Posterior, slices: Any, masked: Any, trials: Shi
     return Moments(residual=to_host(residual), cross=to_host(cross), power=to_host(power))
 
 
-def insertion(
-    posterior: Posterior,
-    trials: ShiftedImage,
-    gain: Any,
-    weight: Any,
-    *,
-    orientations: np.ndarray,
-    matrices: np.ndarray,
-    rows: np.ndarray,
-) -> Insertion:
+def insertion(posterior: Posterior, trials: ShiftedImage, contribution: Contribution) -> Insertion:
     """Weighted unmasked images of one particle.
 
     Parameters
     ----------
     posterior : weights (n_o, n_t)
     trials : the unmasked image at the shifts of the posterior
-    gain : (K,) float32, contrast over noise variance (1 over it for premultiplied data)
-    weight : (K,) float32, squared contrast over noise variance
-    orientations, matrices : of the kept rows
-    rows : row table of the samples
+    contribution : what the images are multiplied by and where they go
     """
-    values = trials.averaged(posterior.weights)
-    values *= gain
+    values = trials.times(contribution.gain).averaged(posterior.weights)
     amounts = posterior.weights.sum(axis=1)
     return Insertion(
-        orientations=orientations,
-        matrices=matrices,
+        orientations=contribution.orientations,
+        matrices=contribution.matrices,
         values=values,
         amounts=amounts,
-        sample_weight=weight,
-        rows=rows,
+        sample_weight=contribution.weight,
+        rows=contribution.rows,
         origin_value=float(values[:, 0].real.sum(dtype=np.float64)),
-        origin_weight=float(amounts.sum(dtype=np.float64)) * float(weight[0]),
+        origin_weight=float(amounts.sum(dtype=np.float64)) * float(contribution.weight[0]),
     )

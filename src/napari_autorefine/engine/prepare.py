@@ -42,7 +42,7 @@ def cut_into_blocks(order: np.ndarray, optics_index: np.ndarray, size: int) -> l
 
 
 def transfer(source: BlockSource, geometry: GroupGeometry, indices: np.ndarray) -> np.ndarray:
-    """What slices are multiplied by before the group scale: (n, n_sample) float32 CTF, squared for premultiplied data."""
+    """Return what slices are multiplied by before the group scale: the CTF, or its square; (n, n_sample)."""
     particles, options = source.particles, source.options
     if not options.ctf:
         return np.ones((len(indices), geometry.samples.n_sample), dtype=REAL)
@@ -72,42 +72,34 @@ def prepare_block(source: BlockSource, half: HalfContext, geometry: GroupGeometr
         sigma2 = _noise_on_image_grid(half, geometry)
         fill = image_steps.noise_images(sigma2, geometry.samples.box_size, options.random_seed + indices)
     masked, moved = image_steps.move_and_mask(raw, old_px[:, :2], gains, geometry.background, fill=fill)
-    spectra = image_steps.half_transforms(masked)
-    samples = geometry.samples
-    masked_samples = image_steps.samples_of(spectra, samples)
-    moved_samples = image_steps.samples_of(image_steps.half_transforms(moved), samples)
-    if geometry.correction is not None:
-        masked_samples = masked_samples * geometry.correction
-        moved_samples = moved_samples * geometry.correction
     prior = source.particles.origin_prior_A
+    scale_group = source.scale_group[indices]
     return Block(
         half=half,
         geometry=geometry,
         particles=indices,
-        images=_with_transfer(source, geometry, half, indices, masked_samples, moved_samples, spectra),
+        images=_prepared(masked, moved, geometry, transfer(source, geometry, indices), half.scale[scale_group]),
         old_origin_A=old_px * pixel,
         origin_prior_A=np.zeros((len(indices), 2)) if prior is None else prior[indices, :2],
-        scale_group=source.scale_group[indices],
+        scale_group=scale_group,
         norm=norm,
     )
 
 
-def _with_transfer(
-    source: BlockSource,
-    geometry: GroupGeometry,
-    half: HalfContext,
-    indices: np.ndarray,
-    masked: np.ndarray,
-    unmasked: np.ndarray,
-    spectra: np.ndarray,
+def _prepared(
+    masked: np.ndarray, moved: np.ndarray, geometry: GroupGeometry, model_ctf: np.ndarray, scale: np.ndarray
 ) -> PreparedImages:
-    model_ctf = transfer(source, geometry, indices)
-    scale = half.scale[source.scale_group[indices]].astype(REAL)[:, None]
-    contrast = model_ctf * scale
-    is_premultiplied = geometry.optics.is_premultiplied and source.options.ctf
+    """Transform masked and unmasked images (n, N, N) and put their transfer functions and scales (n,) beside them."""
+    spectra = image_steps.half_transforms(masked)
+    samples = image_steps.samples_of(spectra, geometry.samples)
+    moved_samples = image_steps.samples_of(image_steps.half_transforms(moved), geometry.samples)
+    if geometry.correction is not None:
+        samples, moved_samples = samples * geometry.correction, moved_samples * geometry.correction
+    contrast = model_ctf * scale.astype(REAL)[:, None]
+    is_premultiplied = geometry.optics.is_premultiplied
     return PreparedImages(
-        masked=masked,
-        unmasked=unmasked,
+        masked=samples,
+        unmasked=moved_samples,
         model_ctf=model_ctf,
         contrast=contrast,
         gain=np.ones_like(contrast) if is_premultiplied else contrast,

@@ -110,7 +110,7 @@ def fourier_samples(box_size: int, size: int, coarse_size: int, screen_size: int
 
 
 def _disc_runs(inner: float, outer: float) -> list[tuple[int, int, int]]:
-    """Runs ``(y, x_start, n)`` of the half-plane with ``inner < |k| <= outer``, the origin left out."""
+    """Return runs ``(y, x_start, n)`` of the half-plane with ``inner < |k| <= outer``, the origin left out."""
     runs = []
     for y in range(-int(outer), int(outer) + 1):
         first = 1 if y <= 0 else 0

@@ -14,11 +14,11 @@ from napari_autorefine.engine.context import (
     reference_shells,
 )
 from napari_autorefine.engine.images import coefficient_count
+from napari_autorefine.engine.masking import circular_background, spherical_mask
 from napari_autorefine.engine.problem import RefinementProblem, RefineOptions
 from napari_autorefine.engine.randomness import random_halves
 from napari_autorefine.engine.samples import fourier_samples
 from napari_autorefine.engine.shifts import shift_basis
-from napari_autorefine.engine.masking import circular_background, spherical_mask
 from napari_autorefine.errors import InputError
 from napari_autorefine.model.optics import OpticsGroup
 from napari_autorefine.model.symmetry import PointGroup, point_group
@@ -114,7 +114,7 @@ def _halves(given: np.ndarray, order: np.ndarray, seed: int) -> np.ndarray:
 
 
 def group_geometry(setup: Setup, index: int, grid: SearchGrid, sizes: tuple[int, int, int]) -> GroupGeometry:
-    """Samples, shells, masks and shifts of one optics group at its working sizes (screening, first pass, all)."""
+    """Work out the samples of an optics group at its working sizes (screening, first pass, all), masks and shifts."""
     optics, options = setup.optics[index], setup.options
     samples = fourier_samples(optics.box_size, sizes[2], sizes[1], sizes[0])
     n_shell_image = optics.box_size // 2 + 1

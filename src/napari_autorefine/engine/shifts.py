@@ -36,7 +36,7 @@ class ShiftBasis:
     coefficients: Any | None
 
     def of(self, image: Any, shifts: np.ndarray | None = None) -> ShiftedImage:
-        """An image (n_sample,) at some of the shifts (all if None), in the cheaper of the two forms."""
+        """Return an image (n_sample,) at some of the shifts (all if None), in the cheaper of the two forms."""
         n_shift = len(self.ramps) if shifts is None else len(shifts)
         if self.functions is None or self.coefficients is None or n_shift <= len(self.functions):
             ramps = self.ramps if shifts is None else self.ramps[shifts]
@@ -60,8 +60,12 @@ class ShiftedImage:
 
     def scores(self, slices: Any, gain: Any) -> Any:
         """Re sum_k conj(P_o) gain X_t of every slice and shift, (n_rot, n_t) float32."""
-        products = as_real(slices) @ as_real(self.samples * gain).T
+        products = as_real(slices) @ as_real(self.times(gain).samples).T
         return products if self.coefficients is None else products @ self.coefficients.T
+
+    def times(self, gain: Any) -> ShiftedImage:
+        """Return the image with every sample multiplied by ``gain`` (n_sample,)."""
+        return ShiftedImage(samples=self.samples * gain, coefficients=self.coefficients)
 
     def mixture(self, weights: Any) -> Any:
         """Weights of shifts (n_rot, n_t) as weights of functions (n_rot, n_function)."""
@@ -78,7 +82,7 @@ class ShiftedImage:
         return blended.sum(axis=0).reshape(-1, 2).sum(axis=1)
 
     def only(self, shifts: np.ndarray) -> ShiftedImage:
-        """The same image at some of its shifts."""
+        """Return the same image at some of its shifts."""
         if self.coefficients is None:
             return ShiftedImage(samples=self.samples[shifts], coefficients=None)
         return ShiftedImage(samples=self.samples, coefficients=self.coefficients[shifts])

@@ -77,9 +77,7 @@ def _coarse_slices(shared: SharedSlices, part: slice) -> Any:
         shared.dir_idx[part], shared.psi_idx[part], shared.grid.perturbation
     )
     matrices = shared.geometry.sampling_matrices(rotations)
-    return make_slices(
-        shared.half.reference, matrices, samples.coarse_rows, samples.n_coarse, shared.half.r2_max
-    )
+    return make_slices(shared.half.reference, matrices, samples.coarse_rows, samples.n_coarse, shared.half.r2_max)
 
 
 def _fine_slices(shared: SharedSlices, part: slice) -> Any:

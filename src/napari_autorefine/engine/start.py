@@ -100,9 +100,7 @@ def _initial_half(setup: Setup, map_: np.ndarray, sigma2: np.ndarray, n_particle
     )
 
 
-def initial_noise(
-    setup: Setup, poses: Poses, workers: Workers
-) -> Generator[Progress | Message, None, np.ndarray]:
+def initial_noise(setup: Setup, poses: Poses, workers: Workers) -> Generator[Progress | Message, None, np.ndarray]:
     """Noise spectra of every optics group from at most 1000 masked images each; (n_optics, n_shell).
 
     Half the difference between the mean of the spectra and the spectrum of the mean image, per group.
@@ -124,15 +122,15 @@ def initial_noise(
             return _measure(setup, poses, part, background)
 
         chunks = [chosen[start : start + _CHUNK] for start in range(0, len(chosen), _CHUNK)]
-        spectrum, mean_image, done = np.zeros(optics.box_size // 2 + 1), 0.0, 0
+        spectrum, done = np.zeros(optics.box_size // 2 + 1), 0
+        mean_image = np.zeros((optics.box_size, optics.box_size))
         for chunk, (power, image, odd) in zip(chunks, workers.ordered(measure, chunks), strict=True):
             spectrum += power
             mean_image = mean_image + image
             odd_background += odd
             done += len(chunk)
             yield Progress(stage="noise spectra", done=done, total=len(chosen), iteration=0)
-        own = np.asarray(mean_image / len(chosen), dtype=np.float32)
-        mean_power = image_power_spectrum(own[None])[0]
+        mean_power = image_power_spectrum((mean_image / len(chosen))[None])[0]
         sigma2[index] = _on_reference_grid(setup, index, initial_sigma2_noise(spectrum / len(chosen), mean_power))
     for index in np.flatnonzero(np.isnan(sigma2[:, 0])):
         sigma2[index] = np.nanmean(sigma2, axis=0)
@@ -148,7 +146,7 @@ def initial_noise(
 def _measure(
     setup: Setup, poses: Poses, part: np.ndarray, background: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Summed spectrum, summed image and number of badly normalised images of some particles."""
+    """Return summed spectrum, summed image and number of badly normalised images of some particles."""
     raw = np.asarray(setup.problem.read_images(part), dtype=np.float32)
     optics = setup.optics[int(setup.problem.particles.optics_index[part[0]])]
     shifts = round_half_away(poses.origin_A[part] / optics.pixel_size_A)
@@ -161,7 +159,8 @@ def _measure(
     mean, std = raw[:, outside].mean(axis=1), raw[:, outside].std(axis=1)
     limit, low, high = _NORMALISED
     odd = (np.abs(mean) > limit * std) | (std < low) | (std > high)
-    return image_power_spectrum(masked).sum(axis=0), masked.sum(axis=0), int(np.count_nonzero(odd))
+    summed = masked.sum(axis=0, dtype=np.float64)
+    return image_power_spectrum(masked).sum(axis=0), summed, int(np.sum(odd))
 
 
 def _on_reference_grid(setup: Setup, index: int, spectrum: np.ndarray) -> np.ndarray:

@@ -64,7 +64,7 @@ class HalfStatistics:
         return float(self.weight.sum())
 
     def merged(self, other: HalfStatistics) -> HalfStatistics:
-        """Sums of both halves."""
+        """Return the sums of both halves."""
         return HalfStatistics(
             **{name: getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__}
         )
@@ -83,7 +83,7 @@ class PoseTable:
 
     @classmethod
     def like(cls, poses: Poses) -> PoseTable:
-        """A table that starts from old poses."""
+        """Return a table that starts from old poses."""
         return cls(**{name: np.array(getattr(poses, name)) for name in Poses.__dataclass_fields__})
 
     def fill(self, block: BlockResult, norms: np.ndarray) -> None:
@@ -97,7 +97,7 @@ class PoseTable:
             self.norm_correction[row] = norm
 
     def frozen(self) -> Poses:
-        """The finished poses."""
+        """Return the finished poses."""
         return Poses(**{name: getattr(self, name) for name in Poses.__dataclass_fields__})
 
 

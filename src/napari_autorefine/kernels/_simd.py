@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -13,29 +15,30 @@ _V4 = ir.VectorType(_F32, 4)
 _FAST = ("nsz", "arcp", "contract", "afn", "reassoc")
 
 
-def _splat(builder, scalar):  # type: ignore[no-untyped-def]
-    vector = builder.insert_element(ir.Constant(_V4, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
-    return builder.shuffle_vector(vector, ir.Constant(_V4, ir.Undefined), ir.Constant(ir.VectorType(ir.IntType(32), 4), [0] * 4))
+def _splat(builder: Any, scalar: Any) -> Any:
+    empty = ir.Constant(_V4, ir.Undefined)
+    vector = builder.insert_element(empty, scalar, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(vector, empty, ir.Constant(ir.VectorType(ir.IntType(32), 4), [0] * 4))
 
 
-def _floor(builder, value):  # type: ignore[no-untyped-def]
+def _floor(builder: Any, value: Any) -> Any:
     module = builder.module
     fn = cgutils.get_or_insert_function(module, ir.FunctionType(_F32, [_F32]), "llvm.floor.f32")
     return builder.call(fn, [value])
 
 
-def _row_pointer(builder, base, index):  # type: ignore[no-untyped-def]
+def _row_pointer(builder: Any, base: Any, index: Any) -> Any:
     pointer = builder.gep(base, [index])
     return builder.bitcast(pointer, ir.PointerType(_V4))
 
 
-def _load4(builder, base, index):  # type: ignore[no-untyped-def]
+def _load4(builder: Any, base: Any, index: Any) -> Any:
     load = builder.load(_row_pointer(builder, base, index))
     load.align = 4
     return load
 
 
-def _cell(builder, args):  # type: ignore[no-untyped-def]
+def _cell(builder: Any, args: Any) -> Any:
     """Integer cell (element index of its corner) and fractions of a point."""
     centre, stride_y, stride_z, x, y, z = args
     floors = [_floor(builder, v) for v in (x, y, z)]
@@ -50,9 +53,10 @@ def _cell(builder, args):  # type: ignore[no-untyped-def]
 @intrinsic
 def trilinear(typingctx, flat, centre, stride_y, stride_z, x, y, z):  # type: ignore[no-untyped-def]
     """Trilinear sample of an interleaved complex volume; strides are in floats; x >= 0."""
-    signature = types.UniTuple(types.float32, 2)(flat, types.int64, types.int64, types.int64, types.float32, types.float32, types.float32)
+    f32, i64 = types.float32, types.int64
+    signature = types.UniTuple(f32, 2)(flat, i64, i64, i64, f32, f32, f32)
 
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         base = cgutils.create_struct_proxy(sig.args[0])(context, builder, value=args[0]).data
         stride_y_, stride_z_ = args[2], args[3]
         index, (fx, fy, fz) = _cell(builder, args[1:])
@@ -67,7 +71,7 @@ def trilinear(typingctx, flat, centre, stride_y, stride_z, x, y, z):  # type: ig
         ]
         vy, vz = _splat(builder, fy), _splat(builder, fz)
 
-        def lerp(a, b, w):  # type: ignore[no-untyped-def]
+        def lerp(a: Any, b: Any, w: Any) -> Any:
             return builder.fadd(a, builder.fmul(builder.fsub(b, a, flags=_FAST), w, flags=_FAST), flags=_FAST)
 
         low, high = lerp(lines[0], lines[1], vy), lerp(lines[2], lines[3], vy)
@@ -79,7 +83,7 @@ def trilinear(typingctx, flat, centre, stride_y, stride_z, x, y, z):  # type: ig
     return signature, codegen
 
 
-def _vector(builder, scalars):  # type: ignore[no-untyped-def]
+def _vector(builder: Any, scalars: Any) -> Any:
     kind = ir.VectorType(_F32, len(scalars))
     vector = ir.Constant(kind, ir.Undefined)
     for lane, scalar in enumerate(scalars):
@@ -87,7 +91,7 @@ def _vector(builder, scalars):  # type: ignore[no-untyped-def]
     return vector
 
 
-def _add_to(builder, base, index, vector):  # type: ignore[no-untyped-def]
+def _add_to(builder: Any, base: Any, index: Any, vector: Any) -> Any:
     """``base[index : index + lanes] += vector`` without an alignment promise."""
     pointer = builder.bitcast(builder.gep(base, [index]), ir.PointerType(vector.type))
     load = builder.load(pointer)
@@ -102,7 +106,7 @@ def scatter_plane(typingctx, data, weight, index, stride_y, fx, fy, re, im, amou
     f32, i64 = types.float32, types.int64
     signature = types.void(data, weight, i64, i64, f32, f32, f32, f32, f32)
 
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         data_base = cgutils.create_struct_proxy(sig.args[0])(context, builder, value=args[0]).data
         weight_base = cgutils.create_struct_proxy(sig.args[1])(context, builder, value=args[1]).data
         index_, stride_, fx_, fy_, re_, im_, amount_ = args[2:]

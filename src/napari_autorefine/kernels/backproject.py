@@ -107,7 +107,8 @@ def _backproject(  # type: ignore[no-untyped-def]
                     k = shift + j
                     mass = amount * sample_weight[weight_row, k]
                     re, im = values[rot, 2 * k], sign * values[rot, 2 * k + 1]
-                    index = centre + np.int64(np.int32(z0)) * stride_z + np.int64(np.int32(y0)) * stride_y + np.int64(np.int32(x0))
+                    index = centre + np.int64(np.int32(z0)) * stride_z + np.int64(np.int32(y0)) * stride_y
+                    index += np.int64(np.int32(x0))
                     if iz >= z_begin:
                         gz = np.float32(1) - fz
                         scatter_plane(flat_data, flat_weight, index, stride_y, fx, fy, gz * re, gz * im, gz * mass)

@@ -10,9 +10,7 @@ from napari_autorefine.kernels._simd import trilinear
 _FAST = {"nsz", "arcp", "contract", "afn", "reassoc"}
 
 
-def project_cpu(
-    volume: np.ndarray, matrices: np.ndarray, rows: np.ndarray, n_sample: int, r2_max: float
-) -> np.ndarray:
+def project_cpu(volume: np.ndarray, matrices: np.ndarray, rows: np.ndarray, n_sample: int, r2_max: float) -> np.ndarray:
     """Sample ``volume`` at ``matrices @ (x, y, z)`` of every sample of ``rows``.
 
     Parameters
