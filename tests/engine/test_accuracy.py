@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 import pytest
-from oracles import half_sets, imaging, posterior, slices
+from oracles import half_sets, imaging, posterior
 
 from napari_autorefine.engine.accuracy import (
     ROTATION_ERRORS_DEG,
@@ -58,16 +58,13 @@ def test_the_error_is_the_first_rung_at_which_the_log_odds_are_decisive() -> Non
     model, particles = half_sets.oracle_model(found), found.setup.problem.particles
     i = int(found.members[0])
     seen = posterior.view(found.images[i], particles, i, model, 12)
-    samples = np.column_stack([seen.index, np.zeros(len(seen.index))])
     far = np.hypot(*seen.index.T) > 0
 
     def odds(first: np.ndarray, second: np.ndarray) -> float:
         return float((np.abs(first - second) ** 2 / (2 * noise * seen.sigma2))[far].sum())
 
     def slice_of(angles: np.ndarray) -> np.ndarray:
-        return slices.project(
-            model.volume, posterior.matrices(seen, imaging.rotation(angles)[None]), samples, model.r2_max
-        )[0]
+        return posterior.slices_of(seen, model, imaging.rotation(angles)[None])[0]
 
     middle = slice_of(EULER_DEG)
     rungs = []

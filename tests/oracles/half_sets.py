@@ -18,6 +18,7 @@ from napari_autorefine.engine.start import initial_poses
 from napari_autorefine.engine.state import HalfModel, Poses, Sampling
 from napari_autorefine.engine.sums import HalfStatistics, PoseTable
 from napari_autorefine.engine.workers import Workers
+from napari_autorefine.model.optics import OpticsGroup
 from napari_autorefine.model.particles import Particles
 
 BOX, VOXEL_A, DIAMETER_A = 16, 5.0, 56.0
@@ -35,7 +36,9 @@ class Case:
     threads: int = 1
     image_gain: float = 1.0
     screen_size: int = 8
-    options: RefineOptions | None = None
+    is_aberrated: bool = False
+    is_plain: bool = False
+    memory_bytes: int = 4 << 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +55,11 @@ class Found:
     poses: Poses
 
 
-def _optics(case: Case) -> tuple[object, ...]:
-    first = phantoms.optics_group(1, box_size=BOX, pixel_size_A=VOXEL_A, voltage_kV=300.0)
+def _optics(case: Case) -> tuple[OpticsGroup, OpticsGroup]:
+    aberrations: dict[str, object] = {}
+    if case.is_aberrated:
+        aberrations = {"beam_tilt_mrad": (4.0, -7.0), "magnification": (1.03, 0.02, -0.01, 0.97)}
+    first = phantoms.optics_group(1, box_size=BOX, pixel_size_A=VOXEL_A, voltage_kV=300.0, **aberrations)
     second = phantoms.optics_group(
         2, box_size=20, pixel_size_A=3.6, voltage_kV=200.0, cs_mm=1.4, is_premultiplied=case.is_premultiplied
     )
@@ -63,7 +69,7 @@ def _optics(case: Case) -> tuple[object, ...]:
 def tiny_particles(case: Case, n: int = 8) -> Particles:
     """Two optics groups, three scale groups, old origins, norms, astigmatism, phase shifts, B-factors."""
     rng = np.random.default_rng(8)
-    found = phantoms.particles(_optics(case), np.arange(n) // 2 % 2)  # type: ignore[arg-type]
+    found = phantoms.particles(_optics(case), np.arange(n) // 2 % 2)
     return replace(
         found,
         group_name=np.array([f"m{i % 3}" for i in range(n)], dtype=object),
@@ -117,13 +123,15 @@ def tiny_model(n_direction: int) -> HalfModel:
 
 def run(case: Case) -> Found:
     """Take half-set 1 of the tiny set through the engine's expectation step."""
-    options = case.options or RefineOptions(
+    options = RefineOptions(
         symmetry="D2",
         particle_diameter_A=DIAMETER_A,
         adaptive_fraction=1.0,
         mask_edge_px=3.0,
         threads=case.threads,
-        **({"weigh_presence": False} if "weigh_presence" in RefineOptions.__dataclass_fields__ else {}),
+        ctf=not case.is_plain,
+        norm=not case.is_plain,
+        memory_bytes=case.memory_bytes,
     )
     particles = tiny_particles(case)
     images = tiny_images(particles, case.image_gain)
@@ -191,6 +199,8 @@ def oracle_model(found: Found) -> posterior.Model:
         use_for_scale=context.use_for_scale,
         diameter_A=options.particle_diameter_A,
         mask_edge_px=options.mask_edge_px,
+        has_ctf=options.ctf,
+        has_norm=options.norm,
     )
 
 

@@ -20,10 +20,27 @@ def rotation(euler_deg: np.ndarray) -> np.ndarray:
     )
 
 
+def magnified(optics: OpticsGroup, frequencies: np.ndarray) -> np.ndarray:
+    """Frequencies (n, 2) after the anisotropic magnification."""
+    if optics.magnification is None:
+        return frequencies
+    return frequencies @ np.array(optics.magnification).reshape(2, 2).T
+
+
+def wavelength_A(optics: OpticsGroup) -> float:
+    volts = optics.voltage_kV * 1e3
+    return float(12.2643247 / np.sqrt(volts * (1 + 0.978466e-6 * volts)))
+
+
+def coma(optics: OpticsGroup, frequencies: np.ndarray) -> np.ndarray:
+    """Phase of the beam tilt at (n, 2) frequencies in 1/A."""
+    along = frequencies @ np.array(optics.beam_tilt_mrad)
+    return -20000 * np.pi * optics.cs_mm * wavelength_A(optics) ** 2 * along * (frequencies**2).sum(axis=1)
+
+
 def transfer(optics: OpticsGroup, particles: Particles, i: int, frequencies: np.ndarray) -> np.ndarray:
     """CTF of particle ``i`` at (n, 2) frequencies in 1/A, squared for premultiplied data."""
-    volts = optics.voltage_kV * 1e3
-    wavelength = 12.2643247 / np.sqrt(volts * (1 + 0.978466e-6 * volts))
+    wavelength = wavelength_A(optics)
     angle = np.radians(particles.defocus_angle_deg[i])
     along = frequencies @ [np.cos(angle), np.sin(angle)]
     across = frequencies @ [-np.sin(angle), np.cos(angle)]

@@ -34,6 +34,8 @@ class Model:
     use_for_scale: np.ndarray
     diameter_A: float
     mask_edge_px: float
+    has_ctf: bool
+    has_norm: bool
 
 
 @dataclass(kw_only=True)
@@ -95,7 +97,8 @@ def view(image: np.ndarray, particles: Particles, i: int, model: Model, size: fl
     optics = particles.optics[group]
     pixel = optics.pixel_size_A
     old_px = np.sign(particles.origin_A[i]) * np.floor(np.abs(particles.origin_A[i]) / pixel + 0.5)
-    unmasked = imaging.moved(model.norm_average / particles.norm_correction[i] * image, old_px.astype(int))
+    gain = model.norm_average / particles.norm_correction[i] if model.has_norm else 1.0
+    unmasked = imaging.moved(gain * image, old_px.astype(int))
     outside = imaging.background(optics.box_size, model.diameter_A / (2 * pixel), model.mask_edge_px)
     masked = imaging.masked(unmasked, outside)
     index, counts = imaging.plane(optics.box_size)
@@ -109,12 +112,13 @@ def view(image: np.ndarray, particles: Particles, i: int, model: Model, size: fl
     )
     index = index[inside]
     shell = reference_shell(imaging.shells(index), optics, model)
-    frequencies = index / (optics.box_size * pixel)
+    frequencies = imaging.magnified(optics, index) / (optics.box_size * pixel)
+    correction = np.exp(-1j * imaging.coma(optics, frequencies))
     return View(
         index=index,
-        masked=imaging.coefficients(masked, index),
-        unmasked=imaging.coefficients(unmasked, index),
-        transfer=imaging.transfer(optics, particles, i, frequencies),
+        masked=imaging.coefficients(masked, index) * correction,
+        unmasked=imaging.coefficients(unmasked, index) * correction,
+        transfer=imaging.transfer(optics, particles, i, frequencies) if model.has_ctf else np.ones(len(index)),
         sigma2=model.sigma2_noise[group][shell],
         shell=shell,
         outer_noise=outer,
@@ -130,8 +134,12 @@ def matrices(seen: View, rotations: np.ndarray) -> np.ndarray:
 
 
 def slices_of(seen: View, model: Model, rotations: np.ndarray) -> np.ndarray:
-    samples = np.column_stack([seen.index, np.zeros(len(seen.index))])
-    return slices.project(model.volume, matrices(seen, rotations), samples, model.r2_max)
+    return slices.project(model.volume, matrices(seen, rotations), samples(seen), model.r2_max)
+
+
+def samples(seen: View) -> np.ndarray:
+    """Frequency indices (n_sample, 3) at which the reference is looked up, magnification included."""
+    return np.column_stack([imaging.magnified(seen.optics, seen.index), np.zeros(len(seen.index))])
 
 
 def ramps(seen: View, shifts_A: np.ndarray) -> np.ndarray:
