@@ -160,6 +160,17 @@ def test_model_is_brought_to_the_axes_of_its_group(
     assert all(rotation_difference_deg(turned, operator).min() < 1.0 for operator in group.operators)
 
 
+def test_center_lies_on_the_axes_though_copies_differ() -> None:
+    from napari_autorefine.model.frames import symmetry_center
+    from napari_autorefine.model.symmetry import point_group
+
+    group, axis_point = point_group("C4"), np.array([1.0, -2.0, 5.0])
+    shifts = np.array([axis_point - operator @ axis_point for operator in group.operators])
+    center = symmetry_center(group.operators, shifts, group, np.eye(3))
+    assert np.allclose(center, [1.0, -2.0, 0.0])
+    assert np.allclose(symmetry_center(group.operators, shifts, point_group("C1"), np.eye(3)), 0)
+
+
 def test_wrong_symmetry_is_refused(shared_data: Path, tmp_path: Path) -> None:
     model = str(shared_data / "models" / "5a1a_betagal_D2.cif.gz")
     with pytest.raises(InputError, match="does not have the symmetry C4"):

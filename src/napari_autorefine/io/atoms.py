@@ -19,13 +19,18 @@ _LARGEST_RMSD_A = 4.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AtomicModel:
-    """A molecule and the rotations that map its largest chain on other copies of that chain.
+    """A molecule and the motions that map its largest chain on other copies of that chain.
 
-    ``rotations`` is (n, 3, 3) float64 with the identity first: the candidates for its point-group operators.
+    Attributes
+    ----------
+    atoms : centered on the mean atom position
+    rotations, shifts_A : (n, 3, 3) and (n, 3), x -> R x + t; the identity first, then the candidates for its
+        point-group operators
     """
 
     atoms: Atoms
     rotations: np.ndarray
+    shifts_A: np.ndarray
 
 
 def read_model(path: str | Path, *, assembly: str | None = None) -> AtomicModel:
@@ -51,7 +56,8 @@ def read_model(path: str | Path, *, assembly: str | None = None) -> AtomicModel:
         raise InputError(f"Atomic model {file} holds no atoms; give a PDB or mmCIF file with atoms.")
     xyz = np.array([atom.pos.tolist() for atom in sites], dtype=np.float64)
     atoms = Atoms(xyz_A=xyz, element=np.array([atom.element.name for atom in sites]))
-    return AtomicModel(atoms=atoms.centered(), rotations=_chain_rotations(structure[0]))
+    rotations, shifts = _chain_motions(structure[0], xyz.mean(axis=0))
+    return AtomicModel(atoms=atoms.centered(), rotations=rotations, shifts_A=shifts)
 
 
 def _expand(structure: gemmi.Structure, assembly: str, file: Path) -> None:
@@ -74,22 +80,23 @@ def _backbone(chain: gemmi.Chain) -> dict[tuple[int, str, str], list[float]]:
     return found
 
 
-def _chain_rotations(model: gemmi.Model) -> np.ndarray:
-    """Rotations that superpose the largest chain on every chain of the same sequence."""
+def _chain_motions(model: gemmi.Model, center_A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rotations and shifts about ``center_A`` that superpose the largest chain on every chain of the same sequence."""
     chains = [_backbone(chain) for chain in model]
     reference = max(chains, key=len)
-    rotations = [np.eye(3)]
+    rotations, shifts = [np.eye(3)], [np.zeros(3)]
     for other in chains:
         common = [key for key in reference if key in other]
         if other is reference or len(common) < max(10, 0.7 * len(reference)):
             continue
-        source = np.array([reference[key] for key in common])
-        target = np.array([other[key] for key in common])
-        source, target = source - source.mean(axis=0), target - target.mean(axis=0)
-        rotation = best_rotation(source, target)
-        if np.sqrt(((source @ rotation.T - target) ** 2).sum(axis=1).mean()) < _LARGEST_RMSD_A:
+        source = np.array([reference[key] for key in common]) - center_A
+        target = np.array([other[key] for key in common]) - center_A
+        rotation = best_rotation(source - source.mean(axis=0), target - target.mean(axis=0))
+        shift = target.mean(axis=0) - rotation @ source.mean(axis=0)
+        if np.sqrt(((source @ rotation.T + shift - target) ** 2).sum(axis=1).mean()) < _LARGEST_RMSD_A:
             rotations.append(rotation)
-    return np.stack(rotations)
+            shifts.append(shift)
+    return np.stack(rotations), np.stack(shifts)
 
 
 def demo_molecule() -> Atoms:

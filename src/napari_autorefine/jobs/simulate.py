@@ -19,7 +19,7 @@ from napari_autorefine.io.tables import write_star
 from napari_autorefine.jobs.simulate_params import SimulateParams
 from napari_autorefine.model.atoms import AtomProjector, Atoms, to_image
 from napari_autorefine.model.ctf import ctf
-from napari_autorefine.model.frames import frame_rotation
+from napari_autorefine.model.frames import frame_rotation, symmetry_center
 from napari_autorefine.model.geometry import euler_to_matrix, rotation_difference_deg
 from napari_autorefine.model.optics import OpticsGroup
 from napari_autorefine.model.symmetry import point_group
@@ -218,7 +218,8 @@ def simulate(params: SimulateParams) -> Iterator[Event]:
     angle = float(rotation_difference_deg(frame, np.eye(3)))
     if angle > 0.0:
         yield Message(text=f"Rotated the model by {angle:.2f}° to RELION's axes of {group.name}.")
-    yield from simulate_atoms(model.atoms.rotated(frame), params)
+    center = symmetry_center(model.rotations, model.shifts_A, group, frame)
+    yield from simulate_atoms(model.atoms.moved(-center).rotated(frame), params)
 
 
 def simulate_atoms(atoms: Atoms, params: SimulateParams) -> Iterator[Event]:

@@ -35,7 +35,11 @@ class Atoms:
 
     def centered(self) -> Atoms:
         """Return the same molecule with its mean atom position at the center."""
-        return Atoms(xyz_A=self.xyz_A - self.xyz_A.mean(axis=0), element=self.element)
+        return self.moved(-self.xyz_A.mean(axis=0))
+
+    def moved(self, shift_A: np.ndarray) -> Atoms:
+        """Return the molecule with ``shift_A`` (3,) added to every position."""
+        return Atoms(xyz_A=self.xyz_A + shift_A, element=self.element)
 
     def rotated(self, matrix: np.ndarray) -> Atoms:
         """Return the molecule with every position multiplied from the left by ``matrix`` (3, 3)."""

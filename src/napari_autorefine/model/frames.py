@@ -38,6 +38,22 @@ def frame_rotation(rotations: np.ndarray, group: PointGroup) -> np.ndarray:
     return min(polished, key=lambda q: float(rotation_difference_deg(q, np.eye(3))))
 
 
+def symmetry_center(rotations: np.ndarray, shifts: np.ndarray, group: PointGroup, frame: np.ndarray) -> np.ndarray:
+    """Point that the symmetry of a molecule leaves in place; (3,), the one nearest to the origin.
+
+    Parameters
+    ----------
+    rotations, shifts : (n, 3, 3) and (n, 3), motions x -> R x + t that map the molecule on itself
+    group : point group; motions that belong to none of its operators are ignored
+    frame : (3, 3), turns the rotations into operators of the group
+    """
+    turned = frame @ rotations @ frame.T
+    nearest = np.min([rotation_difference_deg(turned, operator) for operator in group.operators], axis=0)
+    used = nearest < _TOLERANCE_DEG
+    moved = (np.eye(3) - rotations[used]).reshape(-1, 3)
+    return np.asarray(np.linalg.lstsq(moved, shifts[used].ravel(), rcond=0.05)[0])
+
+
 def _misfit_deg(rotations: np.ndarray, group: PointGroup, frame: np.ndarray) -> float:
     """Largest angle between an operator of the group and the closest rotation in the new frame."""
     turned = frame @ rotations @ frame.T
