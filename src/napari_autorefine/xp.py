@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -16,16 +18,22 @@ ACCUMULATOR = np.float64
 
 def array_module(array: Any) -> ModuleType:
     """Return ``numpy`` or ``cupy``, whichever owns ``array``; CuPy is only looked for when it can be the owner."""
-    if type(array).__module__.partition(".")[0] == "cupy":
-        return importlib.import_module("cupy")
-    return np
+    return importlib.import_module("cupy") if is_on_device(array) else np
+
+
+def is_on_device(array: Any) -> bool:
+    """Tell whether CuPy owns ``array``."""
+    return type(array).__module__.partition(".")[0] == "cupy"
+
+
+def device_of(array: Any) -> int | None:
+    """Return the GPU that holds ``array``; ``None`` means the host."""
+    return int(array.device.id) if is_on_device(array) else None
 
 
 def to_host(array: Any) -> np.ndarray:
     """Return ``array`` as a NumPy array, copied from the device when it lives there."""
-    if type(array).__module__.partition(".")[0] == "cupy":
-        return np.asarray(array.get())
-    return np.asarray(array)
+    return np.asarray(array.get() if is_on_device(array) else array)
 
 
 def to_device(array: Any, device: int | None) -> Any:
@@ -37,9 +45,25 @@ def to_device(array: Any, device: int | None) -> Any:
         return cupy.asarray(array)
 
 
+def beside(array: Any, other: Any) -> Any:
+    """Return ``array``, which may come from the host, where ``other`` lives; on the host nothing is copied."""
+    return importlib.import_module("cupy").asarray(array) if is_on_device(other) else array
+
+
+@contextmanager
+def on_device(device: int) -> Iterator[None]:
+    """Make GPU ``device`` the current one of this thread, with a stream of its own, finished at the end."""
+    cupy = importlib.import_module("cupy")
+    with cupy.cuda.Device(device), cupy.cuda.Stream(non_blocking=True) as stream:
+        try:
+            yield
+        finally:
+            stream.synchronize()
+
+
 def gpu_count() -> int:
-    """Number of usable CUDA devices; 0 without CuPy or without a driver."""
-    if importlib.util.find_spec("cupy") is None:
+    """Return the number of usable CUDA devices; 0 without CuPy or without a driver."""
+    if not has_cupy():
         return 0
     try:
         cupy = importlib.import_module("cupy")
@@ -48,8 +72,34 @@ def gpu_count() -> int:
         return 0
 
 
+def has_cupy() -> bool:
+    """Tell whether CuPy is installed, without importing it."""
+    return importlib.util.find_spec("cupy") is not None
+
+
+def gpu_name(device: int) -> str:
+    """Return the product name of GPU ``device``."""
+    name = importlib.import_module("cupy").cuda.runtime.getDeviceProperties(device)["name"]
+    return name.decode() if isinstance(name, bytes) else str(name)
+
+
 def free_device_memory(device: int) -> int:
-    """Free memory of GPU ``device`` in bytes."""
+    """Return the memory of GPU ``device`` that can still be allocated, in bytes: free, or kept by CuPy for reuse."""
     cupy = importlib.import_module("cupy")
     with cupy.cuda.Device(device):
-        return int(cupy.cuda.runtime.memGetInfo()[0])
+        return int(cupy.cuda.runtime.memGetInfo()[0]) + int(cupy.get_default_memory_pool().free_bytes())
+
+
+def release_device_memory(device: int) -> None:
+    """Give back what CuPy keeps of GPU ``device`` without using it."""
+    cupy = importlib.import_module("cupy")
+    with cupy.cuda.Device(device):
+        cupy.get_default_memory_pool().free_all_blocks()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error says that the memory of a device, or of the host, does not suffice."""
+    if isinstance(error, MemoryError):
+        return True
+    words = ("ALLOC_FAILED", "OUT_OF_MEMORY", "cudaErrorMemoryAllocation")
+    return type(error).__module__.startswith("cupy") and any(word in str(error) for word in words)

@@ -48,9 +48,9 @@ def _coordinates(rows: Any, like: Any) -> Any:
     return _expanded(table.tobytes(), xp, str(getattr(like, "device", "")))
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=64)
 def _expanded(table: bytes, xp: Any, device: str) -> Any:
-    """Frequencies of a row table, kept per device: a refinement uses few tables, each many times."""
+    """Frequencies of a row table, kept per device: an iteration uses few tables, each many times."""
     return xp.asarray(expand_rows(np.frombuffer(table, dtype=np.int32).reshape(-1, 5)))
 
 

@@ -1,21 +1,25 @@
-"""Sum of a centred half array over rotations of the Fourier space (trilinear, Hermitian fold); host only."""
+"""Sum of a centred half array over rotations of the Fourier space (trilinear, Hermitian fold)."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numba import njit
 
+from napari_autorefine.kernels._cuda import launch_symmetrize
 from napari_autorefine.kernels._simd import trilinear
+from napari_autorefine.xp import array_module
 
 
 def symmetrize_planes(
-    data: np.ndarray,
-    weight: np.ndarray,
-    operators: np.ndarray,
+    data: Any,
+    weight: Any,
+    operators: Any,
     r2_max: float,
     planes: slice,
-    summed_data: np.ndarray,
-    summed_weight: np.ndarray,
+    summed_data: Any,
+    summed_weight: Any,
 ) -> None:
     """Write planes ``planes`` of the sums of ``data`` and ``weight`` over ``operators``; zero beyond ``r2_max``.
 
@@ -26,6 +30,9 @@ def symmetrize_planes(
     r2_max : squared radius that still counts; its root is at most R - 1
     summed_data, summed_weight : like ``data`` and ``weight``; the only arguments written to
     """
+    if array_module(data) is not np:
+        launch_symmetrize(data, weight, operators, r2_max, planes, summed_data, summed_weight)
+        return
     whole = np.rint(operators)
     is_exact = np.abs(whole - operators).max(axis=(1, 2)) < 1e-6
     rotations = np.where(is_exact[:, None, None], whole, operators).astype(np.float32)

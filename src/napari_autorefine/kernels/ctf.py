@@ -10,8 +10,13 @@ an odd polynomial there (error below 1e-9); the result is float32. One thread of
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import njit
+
+from napari_autorefine.kernels._cuda import launch_ctf
+from napari_autorefine.xp import array_module
 
 N_PARAMETER = 7
 SMALLEST = np.float32(1e-8)
@@ -55,10 +60,7 @@ def _damp(decay: float, xs: np.ndarray, ys: np.ndarray, out: np.ndarray) -> None
         out[k] *= np.exp(-decay * (xs[k] * xs[k] + ys[k] * ys[k]))
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
-def ctf(
-    parameters: np.ndarray, frequencies: np.ndarray, extra_phase: np.ndarray, is_first_peak_intact: bool
-) -> np.ndarray:
+def ctf(parameters: Any, frequencies: Any, extra_phase: Any, is_first_peak_intact: bool) -> Any:
     """Transfer function of n particles at n_frequency points.
 
     Parameters
@@ -77,6 +79,14 @@ def ctf(
     -------
     (n, n_frequency) float32
     """
+    compute = _ctf if array_module(parameters) is np else launch_ctf
+    return compute(parameters, frequencies, extra_phase, is_first_peak_intact)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _ctf(
+    parameters: np.ndarray, frequencies: np.ndarray, extra_phase: np.ndarray, is_first_peak_intact: bool
+) -> np.ndarray:
     out = np.empty((parameters.shape[0], frequencies.shape[0]), dtype=np.float32)
     xs, ys = frequencies[:, 0].copy(), frequencies[:, 1].copy()  # contiguous, for vector instructions
     for i in range(parameters.shape[0]):

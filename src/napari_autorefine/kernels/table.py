@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import njit
+
+from napari_autorefine.kernels._cuda import launch_add_rows
+from napari_autorefine.xp import array_module
 
 _FAST = {"nsz", "arcp", "contract", "afn", "reassoc"}
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
-def add_rows(table, weights, touched, rows, values, amounts, sample_weight, begin, end):  # type: ignore[no-untyped-def]
+def add_rows(
+    table: Any,
+    weights: Any,
+    touched: Any,
+    rows: Any,
+    values: Any,
+    amounts: Any,
+    sample_weight: Any,
+    begin: int,
+    end: int,
+) -> None:
     """Add ``values`` and ``amounts * sample_weight`` to the table rows ``begin <= rows < end``.
 
     Parameters
@@ -22,6 +36,14 @@ def add_rows(table, weights, touched, rows, values, amounts, sample_weight, begi
     amounts : (n_o,) float32
     sample_weight : (n_sample,) float32
     """
+    add = _add_rows if array_module(table) is np else launch_add_rows
+    add(table, weights, touched, rows, values, amounts, sample_weight, begin, end)
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+def _add_rows(  # type: ignore[no-untyped-def]
+    table, weights, touched, rows, values, amounts, sample_weight, begin, end
+):
     for o in range(rows.shape[0]):
         row = rows[o]
         if row < begin or row >= end:
