@@ -209,7 +209,9 @@ def choose_devices(params: RefineParams) -> tuple[tuple[int, ...], list[Message]
         raise InputError(f"--gpu {params.gpu} is not a list of GPU numbers such as 0:1.") from error
     if max(chosen) >= count or min(chosen) < 0:
         raise InputError(f"--gpu {params.gpu}: this machine has the GPUs 0 to {count - 1}.")
-    return chosen, [Message(text=f"Computing on GPU {', '.join(str(number) for number in chosen)}.")]
+    names = ", ".join(str(number) for number in chosen)
+    text = f"The search of this version runs on the CPU; GPU {names} is left alone."
+    return chosen, [Message(text=text, level="warning")]
 
 
 def _finished(last: RefinementState | None, files: RunFiles, screening: Screening) -> Finished:
