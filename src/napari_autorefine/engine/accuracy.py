@@ -8,12 +8,14 @@ accuracy is the first error on a fixed ladder at which Q exceeds -ln 0.01, avera
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from napari_autorefine.engine.context import GroupGeometry, HalfContext
 from napari_autorefine.engine.expectation import make_slices
 from napari_autorefine.model.geometry import euler_to_matrix
+from napari_autorefine.xp import to_host
 
 _DECISIVE = -np.log(0.01)
 
@@ -42,7 +44,7 @@ SHIFT_ERRORS_PX = error_ladder(((1, 0.1), (2, 0.2), (5, 0.5), (10, 1), (np.inf, 
 
 
 def particle_accuracy(
-    half: HalfContext, geometry: GroupGeometry, euler_deg: np.ndarray, model_ctf: np.ndarray, seed: int, n_shell: int
+    half: HalfContext, geometry: GroupGeometry, euler_deg: np.ndarray, model_ctf: Any, seed: int, n_shell: int
 ) -> tuple[float, float, np.ndarray]:
     """Angular (deg) and translational (A) accuracy of one particle, and its angular information per shell.
 
@@ -65,10 +67,10 @@ def particle_accuracy(
     )
     difference = slices[1:] - slices[0]
     density = 0.5 * weight * (difference.real**2 + difference.imag**2)
-    rung = _first_decisive(density.sum(axis=1))
-    per_shell = np.bincount(geometry.model_shell, weights=density[rung], minlength=n_shell)
+    rung = _first_decisive(to_host(density.sum(axis=1)))
+    per_shell = np.bincount(geometry.model_shell, weights=to_host(density[rung]), minlength=n_shell)
     axis = samples.x if rng.integers(2) == 0 else samples.y
-    power = weight * (slices[0].real ** 2 + slices[0].imag ** 2)
+    power = to_host(weight * (slices[0].real ** 2 + slices[0].imag ** 2))
     turns = np.outer(SHIFT_ERRORS_PX, axis) * (2 * np.pi / samples.box_size)
     shift_rung = _first_decisive((1.0 - np.cos(turns)) @ power)
     total = per_shell.sum()

@@ -17,7 +17,7 @@ from napari_autorefine.engine.neighborhoods import LocalOrientations
 from napari_autorefine.engine.shifts import ShiftedImage
 from napari_autorefine.engine.slices import SharedSlices
 from napari_autorefine.model.geometry import matrix_to_euler
-from napari_autorefine.xp import to_host
+from napari_autorefine.xp import beside, to_host
 
 N_CHILD_ROT = 8
 _NEGLIGIBLE = 12.0  # a log weight this far below the best is of no consequence
@@ -125,7 +125,7 @@ class FinePass:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParticleResult:
-    """Everything one particle leaves behind."""
+    """Everything one particle leaves behind; ``insertion`` is None once a device has added it to its own sums."""
 
     euler_deg: np.ndarray
     origin_A: np.ndarray
@@ -140,7 +140,7 @@ class ParticleResult:
     weight: float
     directions: np.ndarray
     direction_weights: np.ndarray
-    insertion: Insertion
+    insertion: Insertion | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,8 +158,7 @@ class BlockResult:
 def run_block(search: Search) -> BlockResult:
     """Search every particle of a block and sum what it contributes."""
     block = search.block
-    first_pass = _global_first_pass(search) if search.shared is not None else _local_first_pass(search)
-    results = tuple(_second_pass(search, i, candidates, kept) for i, (candidates, kept) in enumerate(first_pass))
+    results = tuple(search_particles(search))
     return BlockResult(
         half=block.half.half,
         group=block.geometry.index,
@@ -168,6 +167,13 @@ def run_block(search: Search) -> BlockResult:
         norm=block.norm,
         results=results,
     )
+
+
+def search_particles(search: Search) -> Iterator[ParticleResult]:
+    """Search the particles of a block one after the other, in the block's order."""
+    first_pass = _global_first_pass(search) if search.shared is not None else _local_first_pass(search)
+    for i, (candidates, kept) in enumerate(first_pass):
+        yield _second_pass(search, i, candidates, kept)
 
 
 def _log_shift_prior(search: Search, i: int) -> np.ndarray:
@@ -191,12 +197,13 @@ def _global_first_pass(search: Search) -> Iterator[tuple[Candidates, Significant
     assert shared is not None
     scores = shared.scores(block.images, block.model, block.geometry, is_cc=settings.is_cc)
     log_prior = np.repeat(block.half.log_pdf_direction, search.grid.orientations.n_psi)
+    resident_prior = beside(log_prior, scores)
     candidates = Candidates(dir_idx=shared.dir_idx, psi_idx=shared.psi_idx, log_prior=log_prior)
     for i in range(len(block.particles)):
         own = scores[:, i, :]
         if not settings.is_cc:
-            own = own + log_prior[:, None]
-            own += _log_shift_prior(search, i)[None, :]
+            own = own + resident_prior[:, None]
+            own += beside(_log_shift_prior(search, i), own)[None, :]
         yield candidates, _select(own, settings)
 
 
@@ -218,12 +225,12 @@ def _local_first_pass(search: Search) -> Iterator[tuple[Candidates, Significant]
         rotations = grid.orientations.coarse_matrices(candidates.dir_idx, candidates.psi_idx, grid.perturbation)
         matrices = block.geometry.sampling_matrices(rotations)
         scores = _screening_scores(block, i, matrices)
-        scores += candidates.log_prior[:, None]
-        scores += _log_shift_prior(search, i)[None, :]
+        scores += beside(candidates.log_prior, scores)[:, None]
+        scores += beside(_log_shift_prior(search, i), scores)[None, :]
         if block.geometry.ring_shifts is not None:
             alive = np.flatnonzero(to_host(scores.max(axis=1) > scores.max() - _reach_of_ring(block, i)))
             candidates = candidates.only(alive)
-            scores = scores[alive] + _ring_scores(block, i, matrices[alive])
+            scores = scores[beside(alive, scores)] + _ring_scores(block, i, matrices[alive])
         yield candidates, _select(scores, search.settings)
 
 
@@ -269,9 +276,9 @@ def _second_pass(search: Search, i: int, candidates: Candidates, kept: Significa
         scores = expectation.correlations(fine.slices, fine.trials, block.images.masked[i], contrast, weight > 0)
     else:
         scores = expectation.log_likelihoods(fine.slices, fine.trials, contrast, weight)
-        scores += np.repeat(candidates.log_prior[kept.rotations], N_CHILD_ROT)[:, None]
-        scores += np.repeat(_log_shift_prior(search, i)[kept.shifts], n_child)[None, :]
-    scores[~expectation.expand_pairs(kept.pairs, N_CHILD_ROT, n_child)] = -np.inf
+        scores += beside(np.repeat(candidates.log_prior[kept.rotations], N_CHILD_ROT), scores)[:, None]
+        scores += beside(np.repeat(_log_shift_prior(search, i)[kept.shifts], n_child), scores)[None, :]
+    scores[beside(~expectation.expand_pairs(kept.pairs, N_CHILD_ROT, n_child), scores)] = -np.inf
     found = expectation.posterior(scores, winner_takes_all=settings.is_cc, fraction=settings.fraction)
     return _sums(search, i, fine, found)
 
@@ -285,7 +292,7 @@ def _fine_pass(search: Search, i: int, candidates: Candidates, kept: Significant
     orientations = (coarse[:, None] * N_CHILD_ROT + np.arange(N_CHILD_ROT)).ravel()
     matrices = geometry.sampling_matrices(rotations)
     if shared is not None and shared.fine is not None:
-        slices = shared.fine[orientations]
+        slices = shared.fine[beside(orientations, shared.fine)]
     else:
         samples = geometry.samples
         slices = expectation.make_slices(
@@ -308,7 +315,8 @@ def _fine_pass(search: Search, i: int, candidates: Candidates, kept: Significant
 def _sums(search: Search, i: int, fine: FinePass, found: Posterior) -> ParticleResult:
     """Sum what one particle contributes under its posterior."""
     block, images, geometry, model = search.block, search.block.images, search.block.geometry, search.block.model
-    slices = fine.slices[found.rows] if len(found.rows) < len(fine.slices) else fine.slices
+    rows = beside(found.rows, fine.slices)
+    slices = fine.slices[rows] if len(rows) < len(fine.slices) else fine.slices
     moments = maximization.residual_moments(
         found, slices, images.masked[i], fine.trials.only(found.columns), images.contrast[i]
     )

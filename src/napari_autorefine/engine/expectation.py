@@ -21,7 +21,7 @@ import numpy as np
 from napari_autorefine.engine.shifts import ShiftedImage
 from napari_autorefine.kernels import project
 from napari_autorefine.kernels.moments import weighted_power
-from napari_autorefine.xp import array_module, to_host
+from napari_autorefine.xp import array_module, beside, to_host
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +105,7 @@ def significant_samples(scores: Any, fraction: float, max_count: int = -1) -> tu
     floor = np.float32((1.0 - fraction) * total / weights.size)
     candidates = weights[weights > floor]
     ordered = xp.sort(candidates)[::-1]
-    reached = int(xp.searchsorted(xp.cumsum(ordered, dtype=np.float64), fraction * total))
+    reached = int(xp.searchsorted(xp.cumsum(ordered, dtype=np.float64), xp.asarray(fraction * total)))
     last = min(reached, len(ordered) - 1)
     if max_count > 0:
         last = min(last, max_count - 1)
@@ -145,7 +145,7 @@ def posterior(scores: Any, *, winner_takes_all: bool, fraction: float) -> Poster
     kept = to_host(weights > 0)
     rows, columns = np.flatnonzero(kept.any(axis=1)), np.flatnonzero(kept.any(axis=0))
     return Posterior(
-        weights=weights[rows][:, columns],
+        weights=weights[beside(rows, weights)][:, beside(columns, weights)],
         rows=rows,
         columns=columns,
         best=best,

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import scipy.fft
 
 from napari_autorefine.engine.samples import FourierSamples
-from napari_autorefine.xp import array_module
+from napari_autorefine.xp import array_module, device_of, to_device, to_host
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,14 +76,14 @@ def half_transforms(images: Any) -> Any:
     size = images.shape[-1]
     fft = scipy.fft if xp is np else xp.fft
     transforms = fft.rfft2(images).astype(np.complex64, copy=False)
-    transforms *= _centre_signs(size, xp) / np.float32(size * size)
+    transforms *= _centre_signs(size, device_of(images)) / np.float32(size * size)
     return transforms
 
 
 def samples_of(transforms: Any, samples: FourierSamples) -> Any:
     """Pick the samples of every transform, contiguous; returns (n, n_sample) complex64."""
     xp = array_module(transforms)
-    index = _flat_index(samples, transforms.shape[1], xp)
+    index = _flat_index(samples, transforms.shape[1], device_of(transforms))
     return xp.take(transforms.reshape(len(transforms), -1), index, axis=1)
 
 
@@ -96,10 +95,10 @@ def outer_power(transforms: Any, samples: FourierSamples) -> np.ndarray:
     power = np.zeros((len(transforms), n_shell))
     if len(index) == 0:
         return power
-    picked = xp.take(transforms.reshape(len(transforms), -1), xp.asarray(index), axis=1)
+    where = _resident_outer_index(samples.box_size, samples.size, device_of(transforms))
+    picked = xp.take(transforms.reshape(len(transforms), -1), where, axis=1)
     picked = picked.real**2 + picked.imag**2
-    edges = xp.cumsum(picked, axis=1, dtype=np.float64)
-    edges = edges if xp is np else edges.get()
+    edges = to_host(xp.cumsum(picked, axis=1, dtype=np.float64))
     upto = np.concatenate([np.zeros((len(edges), 1)), edges], axis=1)[:, starts]
     power[:] = np.diff(upto, axis=1)
     return power
@@ -108,30 +107,30 @@ def outer_power(transforms: Any, samples: FourierSamples) -> np.ndarray:
 def noise_images(sigma2: np.ndarray, size: int, seeds: np.ndarray) -> np.ndarray:
     """Gaussian noise images (n, N, N) float32 of spectrum ``sigma2`` (per component), one seed per image."""
     shell = np.minimum(_shell_grid(size), len(sigma2) - 1)
-    amplitude = np.sqrt(np.maximum(sigma2, 0.0))[shell] * size * size
+    amplitude = np.sqrt(2.0 * np.maximum(sigma2, 0.0))[shell].astype(np.float32) * np.float32(size)
     out = np.empty((len(seeds), size, size), dtype=np.float32)
     for i, seed in enumerate(seeds):
         rng = np.random.default_rng(int(seed))
-        parts = rng.standard_normal((2, *shell.shape), dtype=np.float32)
-        out[i] = scipy.fft.irfft2((parts[0] + 1j * parts[1]) * amplitude, s=(size, size))
+        white = scipy.fft.rfft2(rng.standard_normal((size, size), dtype=np.float32))
+        out[i] = scipy.fft.irfft2(white * amplitude, s=(size, size))
     return out
 
 
 @lru_cache(maxsize=16)
-def _centre_signs(size: int, xp: ModuleType) -> Any:
+def _centre_signs(size: int, device: int | None) -> Any:
     """Sign pattern that moves the origin of a transform to the box centre."""
     parity = np.add.outer(np.arange(size), np.arange(size // 2 + 1)) % 2
     phase = 1 - 2 * parity if size % 2 == 0 else np.ones_like(parity)
     if size % 2:
         ky = np.fft.fftfreq(size)[:, None]
         kx = np.fft.rfftfreq(size)[None, :]
-        return xp.asarray(np.exp(2j * np.pi * (size // 2) * (kx + ky)).astype(np.complex64))
-    return xp.asarray(phase.astype(np.float32))
+        return to_device(np.exp(2j * np.pi * (size // 2) * (kx + ky)).astype(np.complex64), device)
+    return to_device(phase.astype(np.float32), device)
 
 
 @lru_cache(maxsize=64)
-def _flat_index(samples: FourierSamples, n_y: int, xp: ModuleType) -> Any:
-    return xp.asarray(np.mod(samples.y, n_y) * (n_y // 2 + 1) + samples.x)
+def _flat_index(samples: FourierSamples, n_y: int, device: int | None) -> Any:
+    return to_device(np.mod(samples.y, n_y) * (n_y // 2 + 1) + samples.x, device)
 
 
 def _frequency_indices(size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -157,6 +156,11 @@ def _outer_index(box_size: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     index = index[order]
     starts = np.searchsorted(shell.ravel()[index], np.arange(box_size // 2 + 2))
     return index, starts
+
+
+@lru_cache(maxsize=64)
+def _resident_outer_index(box_size: int, size: int, device: int | None) -> Any:
+    return to_device(_outer_index(box_size, size)[0], device)
 
 
 @lru_cache(maxsize=64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from napari_autorefine.engine.state import Poses
 from napari_autorefine.model.ctf import ctf
 from napari_autorefine.model.geometry import round_half_away
 from napari_autorefine.model.particles import Particles
-from napari_autorefine.xp import REAL
+from napari_autorefine.xp import REAL, array_module, beside
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,11 +42,11 @@ def cut_into_blocks(order: np.ndarray, optics_index: np.ndarray, size: int) -> l
     return blocks
 
 
-def transfer(source: BlockSource, geometry: GroupGeometry, indices: np.ndarray) -> np.ndarray:
+def transfer(source: BlockSource, geometry: GroupGeometry, indices: np.ndarray) -> Any:
     """Return what slices are multiplied by before the group scale: the CTF, or its square; (n, n_sample)."""
     particles, options = source.particles, source.options
     if not options.ctf:
-        return np.ones((len(indices), geometry.samples.n_sample), dtype=REAL)
+        return beside(np.ones((len(indices), geometry.samples.n_sample), dtype=REAL), geometry.background)
     values = ctf(
         geometry.optics,
         particles.defocus_A[indices],
@@ -55,6 +56,7 @@ def transfer(source: BlockSource, geometry: GroupGeometry, indices: np.ndarray) 
         particles.ctf_scale[indices],
         geometry.frequencies,
         intact_first_peak=options.ctf_intact_first_peak,
+        like=geometry.background,
     )
     return values * values if geometry.optics.is_premultiplied else values
 
@@ -66,11 +68,12 @@ def prepare_block(source: BlockSource, half: HalfContext, geometry: GroupGeometr
     old_px = round_half_away(poses.origin_A[indices] / pixel)
     norm = poses.norm_correction[indices]
     gains = half.norm_average / norm if options.norm else np.ones(len(indices))
-    raw = np.asarray(source.read_images(indices), dtype=REAL)
+    raw = beside(np.asarray(source.read_images(indices), dtype=REAL), geometry.background)
     fill = None
     if not options.zero_mask:
         sigma2 = _noise_on_image_grid(half, geometry)
-        fill = image_steps.noise_images(sigma2, geometry.samples.box_size, options.random_seed + indices)
+        noise = image_steps.noise_images(sigma2, geometry.samples.box_size, options.random_seed + indices)
+        fill = beside(noise, raw)
     masked, moved = image_steps.move_and_mask(raw, old_px[:, :2], gains, geometry.background, fill=fill)
     prior = source.particles.origin_prior_A
     scale_group = source.scale_group[indices]
@@ -86,23 +89,21 @@ def prepare_block(source: BlockSource, half: HalfContext, geometry: GroupGeometr
     )
 
 
-def _prepared(
-    masked: np.ndarray, moved: np.ndarray, geometry: GroupGeometry, model_ctf: np.ndarray, scale: np.ndarray
-) -> PreparedImages:
+def _prepared(masked: Any, moved: Any, geometry: GroupGeometry, model_ctf: Any, scale: np.ndarray) -> PreparedImages:
     """Transform masked and unmasked images (n, N, N) and put their transfer functions and scales (n,) beside them."""
     spectra = image_steps.half_transforms(masked)
     samples = image_steps.samples_of(spectra, geometry.samples)
     moved_samples = image_steps.samples_of(image_steps.half_transforms(moved), geometry.samples)
     if geometry.correction is not None:
         samples, moved_samples = samples * geometry.correction, moved_samples * geometry.correction
-    contrast = model_ctf * scale.astype(REAL)[:, None]
+    contrast = model_ctf * beside(scale.astype(REAL), model_ctf)[:, None]
     is_premultiplied = geometry.optics.is_premultiplied
     return PreparedImages(
         masked=samples,
         unmasked=moved_samples,
         model_ctf=model_ctf,
         contrast=contrast,
-        gain=np.ones_like(contrast) if is_premultiplied else contrast,
+        gain=array_module(contrast).ones_like(contrast) if is_premultiplied else contrast,
         weight=contrast if is_premultiplied else contrast * contrast,
         outer_power=image_steps.outer_power(spectra, geometry.samples),
     )

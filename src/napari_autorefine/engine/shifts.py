@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from napari_autorefine.engine.samples import FourierSamples
-from napari_autorefine.xp import array_module
+from napari_autorefine.xp import array_module, beside
 
 TOLERANCE = 1e-6  # share of the ramps' power that may be lost; scores move by less than 1e-3 of the cross term
 
@@ -39,9 +39,9 @@ class ShiftBasis:
         """Return an image (n_sample,) at some of the shifts (all if None), in the cheaper of the two forms."""
         n_shift = len(self.ramps) if shifts is None else len(shifts)
         if self.functions is None or self.coefficients is None or n_shift <= len(self.functions):
-            ramps = self.ramps if shifts is None else self.ramps[shifts]
+            ramps = self.ramps if shifts is None else self.ramps[beside(shifts, image)]
             return ShiftedImage(samples=image * ramps, coefficients=None)
-        coefficients = self.coefficients if shifts is None else self.coefficients[shifts]
+        coefficients = self.coefficients if shifts is None else self.coefficients[beside(shifts, image)]
         return ShiftedImage(samples=image * self.functions, coefficients=coefficients)
 
 
@@ -83,6 +83,7 @@ class ShiftedImage:
 
     def only(self, shifts: np.ndarray) -> ShiftedImage:
         """Return the same image at some of its shifts."""
+        shifts = beside(shifts, self.samples)
         if self.coefficients is None:
             return ShiftedImage(samples=self.samples[shifts], coefficients=None)
         return ShiftedImage(samples=self.samples, coefficients=self.coefficients[shifts])

@@ -15,11 +15,14 @@ RELION 5.0.1 program ``relion_refine`` (signs, ``--ctf_intact_first_peak``, smal
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from napari_autorefine.kernels import ctf as kernel
 from napari_autorefine.model.optics import OpticsGroup, even_aberration_phase, magnified
+from napari_autorefine.xp import beside
 
 
 def ctf_parameters(
@@ -72,7 +75,8 @@ def ctf(  # noqa: PLR0913 - the columns of a particle table
     frequencies: npt.ArrayLike,
     *,
     intact_first_peak: bool = False,
-) -> np.ndarray:
+    like: Any = None,
+) -> Any:
     """Contrast transfer function of n particles of one optics group.
 
     Parameters
@@ -87,6 +91,8 @@ def ctf(  # noqa: PLR0913 - the columns of a particle table
         x and y in 1/A
     intact_first_peak
         1 up to the first peak, before scale and B-factor
+    like : array
+        the function is computed where this array lives; by default on the host
 
     Returns
     -------
@@ -97,7 +103,6 @@ def ctf(  # noqa: PLR0913 - the columns of a particle table
         optics, defocus_A, angle_deg=angle_deg, phase_shift_deg=phase_shift_deg, bfactor_A2=bfactor, scale=scale
     )
     extra = even_aberration_phase(optics, points)
-    values: np.ndarray = kernel.ctf(
-        parameters, np.ascontiguousarray(magnified(optics, points)), extra, bool(intact_first_peak)
+    return kernel.ctf(
+        beside(parameters, like), np.ascontiguousarray(magnified(optics, points)), extra, bool(intact_first_peak)
     )
-    return values
