@@ -26,6 +26,7 @@ N_CHILD_ROT = 8
 _BLOCK_GLOBAL, _BLOCK_LOCAL = 16, 16
 _N_ACCURACY = 100
 _SCALE_SSNR = 3.0
+EDGE = 1.0 + 1e-5  # samples on the sphere |q| = r_max itself are inside, whatever their rounding
 _WAITING_BYTES = 192 << 20
 
 
@@ -56,7 +57,7 @@ def half_context(
     return HalfContext(
         half=half,
         reference=reference.data,
-        r2_max=reference.r2_max,
+        r2_max=reference.r2_max * EDGE,
         models=tuple(
             group_model(model.sigma2_noise[g.index], slice_power(model), g, options.sigma2_fudge) for g in geometries
         ),
@@ -206,7 +207,7 @@ def _half_sum(job: HalfJob, workers: Workers) -> HalfSum:
                 tables[g.index] = OrientationTable.zeros(n_fine, g.samples.n_sample, g.samples.rows)
     return HalfSum(
         accumulators=accumulators,
-        r2_max=accumulators.r2_max,
+        r2_max=accumulators.r2_max * EDGE,
         run=workers.each,
         n_slabs=workers.threads,
         limit_bytes=_WAITING_BYTES,

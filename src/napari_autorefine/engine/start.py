@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from napari_autorefine.engine.context import reference_shells
+from napari_autorefine.engine.handedness import hand_warning, mirror_similarity
 from napari_autorefine.engine.images import move_and_mask, noise_images
 from napari_autorefine.engine.masking import circular_background, low_pass_map
 from napari_autorefine.engine.randomness import next_perturbation
@@ -26,7 +27,7 @@ from napari_autorefine.engine.workers import Workers
 from napari_autorefine.events import Message, Progress
 from napari_autorefine.model.geometry import round_half_away
 
-_N_NOISE_PARTICLES, _CHUNK = 1000, 32
+_N_NOISE_PARTICLES, _N_BACKGROUND, _CHUNK = 1000, 50, 32
 _NORMALISED = (0.5, 0.5, 2.0)  # largest |mean / std|, smallest and largest std of the background
 
 
@@ -47,6 +48,9 @@ def initial_poses(setup: Setup) -> Poses:
 def initial_state(setup: Setup, workers: Workers) -> Generator[Progress | Message, None, RefinementState]:
     """Estimate the noise, filter the reference and choose the first grid; yields progress."""
     options = setup.options
+    warning = _hand_warning(setup)
+    if warning is not None:
+        yield warning
     poses = initial_poses(setup)
     sigma2 = yield from initial_noise(setup, poses, workers)
     given = setup.problem.reference
@@ -72,6 +76,19 @@ def initial_state(setup: Setup, workers: Workers) -> Generator[Progress | Messag
             current_resolution_A=setup.box_size * setup.voxel_size_A / max(shell, 1), incr_size=options.incr_size
         ),
     )
+
+
+def _hand_warning(setup: Setup) -> Message | None:
+    """Warn when the filtered reference looks like its mirror image."""
+    given = setup.problem.reference
+    similarity = mirror_similarity(
+        given if isinstance(given, np.ndarray) else given[0],
+        resolution_A=setup.options.ini_high_A,
+        voxel_size_A=setup.voxel_size_A,
+        particle_diameter_A=setup.options.particle_diameter_A,
+        threads=setup.options.threads,
+    )
+    return hand_warning(similarity)
 
 
 def _initial_half(setup: Setup, map_: np.ndarray, sigma2: np.ndarray, n_particles: int) -> HalfModel:
@@ -155,12 +172,17 @@ def _measure(
         flat = np.full(optics.box_size // 2 + 1, 0.5 / optics.box_size**2)
         fill = noise_images(flat, optics.box_size, setup.options.random_seed + part)
     masked, _ = move_and_mask(raw, shifts, np.ones(len(part)), background, fill=fill)
-    outside = background > 0.99
-    mean, std = raw[:, outside].mean(axis=1), raw[:, outside].std(axis=1)
-    limit, low, high = _NORMALISED
-    odd = (np.abs(mean) > limit * std) | (std < low) | (std > high)
     summed = masked.sum(axis=0, dtype=np.float64)
-    return image_power_spectrum(masked).sum(axis=0), summed, int(np.sum(odd))
+    return image_power_spectrum(masked).sum(axis=0), summed, _count_unnormalised(raw[:, background > 0.99])
+
+
+def _count_unnormalised(pixels: np.ndarray) -> int:
+    """Images whose background pixels (n, n_pixel) are far from mean 0 and standard deviation 1; 0 with few pixels."""
+    if pixels.shape[1] < _N_BACKGROUND:
+        return 0
+    mean, std = pixels.mean(axis=1), pixels.std(axis=1)
+    limit, low, high = _NORMALISED
+    return int(np.sum((np.abs(mean) > limit * std) | (std < low) | (std > high)))
 
 
 def _on_reference_grid(setup: Setup, index: int, spectrum: np.ndarray) -> np.ndarray:
