@@ -50,15 +50,18 @@ def beside(array: Any, other: Any) -> Any:
     return importlib.import_module("cupy").asarray(array) if is_on_device(other) else array
 
 
+def zeros_on_device(shape: tuple[int, ...], dtype: Any, device: int) -> Any:
+    """Return zeros on GPU ``device``."""
+    cupy = importlib.import_module("cupy")
+    with cupy.cuda.Device(device):
+        return cupy.zeros(shape, dtype=dtype)
+
+
 @contextmanager
 def on_device(device: int) -> Iterator[None]:
-    """Make GPU ``device`` the current one of this thread, with a stream of its own, finished at the end."""
-    cupy = importlib.import_module("cupy")
-    with cupy.cuda.Device(device), cupy.cuda.Stream(non_blocking=True) as stream:
-        try:
-            yield
-        finally:
-            stream.synchronize()
+    """Make GPU ``device`` the current one of this thread; every device works through a queue (stream) of its own."""
+    with importlib.import_module("cupy").cuda.Device(device):
+        yield
 
 
 def gpu_count() -> int:

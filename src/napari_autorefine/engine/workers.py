@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, TypeVar
@@ -39,7 +39,7 @@ class Workers:
         for future in [self._pool.submit(function, item) for item in items]:
             future.result()
 
-    def ordered(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    def ordered(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """Results of ``function`` in the order of ``items``; only a few are in flight at a time."""
         waiting: deque[Future[Result]] = deque()
         for item in items:

@@ -1,0 +1,340 @@
+"""One half-set's search on GPUs: what stays in their memory, which blocks they get, and the sums they leave.
+
+A :class:`DeviceHalf` owns everything that lives on one GPU during one half-set's search; one thread uses it. Images go
+there block by block; poses, noise spectra and posterior weights come back. Weighted images are added to the device's
+own Fourier volume, which is added to the host's at the end, device after device. When memory runs out the batch is
+halved and what is left of the block is repeated; a particle that cannot be searched on the device at all is searched on
+the host.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from types import TracebackType
+from typing import Any, Literal
+
+import numpy as np
+
+from napari_autorefine.engine.block import BlockResult, ParticleResult, search_particles
+from napari_autorefine.engine.context import GroupGeometry, HalfContext
+from napari_autorefine.engine.device_sums import DeviceSums
+from napari_autorefine.engine.half_job import HalfJob, make_search, matrix_source
+from napari_autorefine.engine.insertion import OrientationTable
+from napari_autorefine.engine.maximization import Insertion
+from napari_autorefine.engine.reconstruction import Accumulators
+from napari_autorefine.engine.shifts import ShiftBasis
+from napari_autorefine.engine.slices import SharedSlices, share_slices
+from napari_autorefine.engine.workers import Workers
+from napari_autorefine.events import Message
+from napari_autorefine.xp import (
+    free_device_memory,
+    is_out_of_memory,
+    on_device,
+    release_device_memory,
+    to_device,
+    to_host,
+    zeros_on_device,
+)
+
+LARGEST_BATCH = 64
+_SUMS_SHARE, _TABLE_SHARE, _SLICE_SHARE, _BATCH_SHARE = 0.5, 0.25, 0.3, 0.5  # of the memory free at that moment
+
+
+def batch_size(free_bytes: int, geometry: GroupGeometry, *, n_rot: int, n_trans: int) -> int:
+    """Return how many particles fit on a device at once.
+
+    Parameters
+    ----------
+    free_bytes : memory that nothing occupies; half of it is left for the second pass, whose size is not known before
+    geometry : of the particles' optics group
+    n_rot : orientations that all particles are compared with together; 0 in local searches
+    n_trans : coarse shifts
+    """
+    samples = geometry.samples
+    images = 48 * samples.box_size**2 + 80 * samples.n_sample
+    scores = (4 * n_rot + 16 * samples.n_coarse) * (n_trans + 1) if n_rot else 0
+    once = 48 * n_rot * n_trans
+    return int(np.clip((_BATCH_SHARE * free_bytes - once) // (images + scores), 1, LARGEST_BATCH))
+
+
+def resident_context(context: HalfContext, device: int) -> HalfContext:
+    """Copy of a half's context whose reference and noise models are on a device."""
+    put = partial(to_device, device=device)
+    models = tuple(
+        replace(
+            model,
+            inverse_sigma2=put(model.inverse_sigma2),
+            score_weight=put(model.score_weight),
+            expected_power=put(model.expected_power),
+        )
+        for model in context.models
+    )
+    return replace(context, reference=put(context.reference), models=models)
+
+
+def resident_geometry(geometry: GroupGeometry, device: int) -> GroupGeometry:
+    """Copy of a group's geometry whose masks, corrections and shifts are on a device; tables of indices stay."""
+    return replace(
+        geometry,
+        correction=None if geometry.correction is None else to_device(geometry.correction, device),
+        background=to_device(geometry.background, device),
+        screen_shifts=_resident_shifts(geometry.screen_shifts, device),
+        ring_shifts=None if geometry.ring_shifts is None else _resident_shifts(geometry.ring_shifts, device),
+        fine_shifts=_resident_shifts(geometry.fine_shifts, device),
+    )
+
+
+def _resident_shifts(basis: ShiftBasis, device: int) -> ShiftBasis:
+    return ShiftBasis(
+        ramps=to_device(basis.ramps, device),
+        functions=None if basis.functions is None else to_device(basis.functions, device),
+        coefficients=None if basis.coefficients is None else to_device(basis.coefficients, device),
+    )
+
+
+class DeviceHalf:
+    """Owner of everything that one half-set keeps on one GPU; a context manager, used by one thread at a time."""
+
+    def __init__(self, device: int, job: HalfJob, accumulators: Accumulators, r2_max: float) -> None:
+        self.device = device
+        self.batch = 0
+        self.notes: deque[Message] = deque()
+        self._host_job = job
+        self._like = accumulators
+        self._r2_max = r2_max
+        self._job: HalfJob | None = None
+        self._sums: DeviceSums | None = None
+        self._shared: dict[int, SharedSlices] = {}
+
+    def __enter__(self) -> DeviceHalf:
+        if not self._attempt(self._load):
+            self._warn("has too little free memory for the reference: its particles are searched on the CPU")
+        elif not self._attempt(self._make_sums):
+            self._warn("has too little free memory for the sums of images: these are kept in the computer's memory")
+        if self._job is not None and not self._attempt(self._share):
+            self._shared = self._shared_within(self._job, 0)
+        self._choose_batch()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._job, self._sums, self._shared = None, None, {}
+        release_device_memory(self.device)
+
+    def run(self, indices: np.ndarray, raw: np.ndarray) -> BlockResult:
+        """Search a block of particles of one optics group.
+
+        Parameters
+        ----------
+        indices : (n,) particles
+        raw : (n, n_y, n_x) their images
+        """
+        done: list[ParticleResult] = []
+        while self._job is not None and len(done) < len(indices):
+            part = slice(len(done), len(done) + self.batch)
+            if not self._attempt(self._search, indices[part], raw[part], done) and not self._save_memory():
+                break
+        if len(done) < len(indices):
+            done += self._on_host(indices[len(done) :], raw[len(done) :])
+        source = self._host_job.source
+        return BlockResult(
+            half=self._host_job.context.half,
+            group=self._host_job.geometry_of(indices).index,
+            particles=indices,
+            scale_group=source.scale_group[indices],
+            norm=source.poses.norm_correction[indices],
+            results=tuple(done),
+        )
+
+    def finish(self, accumulators: Accumulators) -> None:
+        """Add what the device has summed to the host's Fourier volume."""
+        self._shared = {}
+        if self._sums is not None:
+            release_device_memory(self.device)
+            job = self._host_job
+            with on_device(self.device):
+                self._sums.insert_tables({g.index: matrix_source(g, job.grid) for g in job.geometries})
+                self._sums.add_to(accumulators)
+            self._sums = None
+
+    def _attempt(self, action: Callable[..., None], *arguments: Any) -> bool:
+        """Do something on the device; False when its memory does not suffice."""
+        try:
+            with on_device(self.device):
+                action(*arguments)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        else:
+            return True
+        # The error is gone here, and with it the arrays that its frames held.
+        release_device_memory(self.device)
+        return False
+
+    def _load(self) -> None:
+        job = self._host_job
+        self._job = replace(
+            job,
+            context=resident_context(job.context, self.device),
+            geometries=tuple(resident_geometry(g, self.device) for g in job.geometries),
+        )
+
+    def _make_sums(self) -> None:
+        """Reserve the Fourier volume and, for global searches, tables of sums per orientation."""
+        job, free = self._host_job, free_device_memory(self.device)
+        like = self._like
+        needed = like.data.nbytes + like.weight.nbytes
+        if needed > _SUMS_SHARE * free:
+            raise MemoryError
+        zeros = partial(zeros_on_device, device=self.device)
+        sums = DeviceSums(
+            data=zeros(like.data.shape, np.complex64), weight=zeros(like.weight.shape, np.float32), r2_max=self._r2_max
+        )
+        budget = _TABLE_SHARE * (free - needed) / len(job.geometries)
+        n = 0 if job.is_local or job.plan.is_cc else job.n_fine_orientation
+        for g in job.geometries if n else ():
+            n_sample = g.samples.n_sample
+            if OrientationTable.nbytes(n, n_sample) <= budget:
+                sums.tables[g.index] = OrientationTable(
+                    values=zeros((n, n_sample), np.complex64),
+                    weights=zeros((n, n_sample), np.float32),
+                    touched=zeros((n,), np.bool_),
+                    rows=g.samples.rows,
+                )
+        self._sums = sums
+
+    def _share(self) -> None:
+        """Make the slices of the whole grid, as many as there is room for."""
+        job = self._job
+        if job is not None:
+            budget = _SLICE_SHARE * free_device_memory(self.device) / len(job.geometries)
+            self._shared = self._shared_within(job, int(budget))
+
+    def _shared_within(self, job: HalfJob, memory_bytes: int) -> dict[int, SharedSlices]:
+        if job.is_local:
+            return {}
+        return {
+            g.index: share_slices(job.context, g, job.grid, memory_bytes=memory_bytes, run=_in_turn)
+            for g in job.geometries
+        }
+
+    def _choose_batch(self) -> None:
+        job = self._host_job
+        n_rot = 0 if job.is_local else job.grid.orientations.n_orientation
+        free = free_device_memory(self.device)
+        self.batch = min(batch_size(free, g, n_rot=n_rot, n_trans=len(job.grid.trial_shifts_A)) for g in job.geometries)
+
+    def _search(self, indices: np.ndarray, raw: np.ndarray, done: list[ParticleResult]) -> None:
+        """Search particles on the device; those that are through are added to ``done``."""
+        assert self._job is not None
+        source = replace(self._job.source, read_images=lambda _: raw)
+        search = make_search(replace(self._job, source=source), indices, self._shared)
+        for result in search_particles(search):
+            assert result.insertion is not None
+            if self._sums is None:
+                done.append(replace(result, insertion=_on_host(result.insertion)))
+            else:
+                self._sums.add(search.block.geometry.index, result.insertion)
+                done.append(replace(result, insertion=None))
+
+    def _save_memory(self) -> bool:
+        """Make the next try need less memory; False when nothing is left to save."""
+        if self.batch > 1:
+            self.batch //= 2
+            self._note(f"GPU {self.device} ran out of memory: it gets {self.batch} particles at a time from here on.")
+            return True
+        if self._job is not None and any(shared.coarse is not None for shared in self._shared.values()):
+            self._shared = self._shared_within(self._job, 0)
+            return True
+        return False
+
+    def _on_host(self, indices: np.ndarray, raw: np.ndarray) -> list[ParticleResult]:
+        """Search particles on the host."""
+        if self._job is not None:
+            self._warn(f"has too little memory for {len(indices)} particles: they are searched on the CPU")
+        job = self._host_job
+        job = replace(job, source=replace(job.source, read_images=lambda _: raw))
+        return list(search_particles(make_search(job, indices, self._shared_within(job, 0))))
+
+    def _warn(self, text: str) -> None:
+        self._note(f"GPU {self.device} {text}.", level="warning")
+
+    def _note(self, text: str, level: Literal["info", "warning"] = "info") -> None:
+        self.notes.append(Message(text=text, level=level))
+
+
+def _in_turn(function: Callable[[int], None], items: Iterable[int]) -> None:
+    for item in items:
+        function(item)
+
+
+def _on_host(entry: Insertion) -> Insertion:
+    return replace(
+        entry,
+        values=to_host(entry.values),
+        amounts=to_host(entry.amounts),
+        sample_weight=to_host(entry.sample_weight),
+    )
+
+
+class DeviceTeam:
+    """The GPUs that search one half-set: blocks go to whichever is free, results come back in the order of blocks."""
+
+    def __init__(self, job: HalfJob, accumulators: Accumulators, r2_max: float) -> None:
+        self._job = job
+        self._accumulators = accumulators
+        self._members = [DeviceHalf(device, job, accumulators, r2_max) for device in job.setup.options.devices]
+        self._free: queue.SimpleQueue[DeviceHalf] = queue.SimpleQueue()
+        self._own = threading.local()
+        self._stack = ExitStack()
+
+    def __enter__(self) -> DeviceTeam:
+        with ExitStack() as stack:
+            for member in self._members:
+                self._free.put(stack.enter_context(member))
+            self._threads = stack.enter_context(Workers(len(self._members)))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    @property
+    def block_size(self) -> int:
+        """Particles per block: what the smallest member takes at once."""
+        return min(member.batch for member in self._members)
+
+    def results(self, blocks: Sequence[np.ndarray], readers: Workers) -> Iterator[BlockResult]:
+        """Search blocks; their images are read ahead by the threads of ``readers``."""
+
+        def read(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            return indices, np.asarray(self._job.source.read_images(indices), dtype=np.float32)
+
+        yield from self._threads.ordered(self._run, readers.ordered(read, blocks))
+
+    def notes(self) -> Iterator[Message]:
+        """Yield what there is to say about the devices since the last call."""
+        for member in self._members:
+            while member.notes:
+                yield member.notes.popleft()
+
+    def finish(self) -> None:
+        """Add what the devices have summed to the host's Fourier volume, device after device."""
+        for member in self._members:
+            member.finish(self._accumulators)
+
+    def _run(self, item: tuple[np.ndarray, np.ndarray]) -> BlockResult:
+        """Search a block on the device of this thread: the first block a thread gets decides which one that is."""
+        if not hasattr(self._own, "member"):
+            self._own.member = self._free.get_nowait()
+        member: DeviceHalf = self._own.member
+        return member.run(*item)

@@ -1,0 +1,90 @@
+"""What has to be done with one half-set in an iteration, and how a block of its particles becomes a search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from napari_autorefine.engine.block import Search, SearchSettings
+from napari_autorefine.engine.context import GroupGeometry, HalfContext, SearchGrid
+from napari_autorefine.engine.neighborhoods import local_neighborhoods
+from napari_autorefine.engine.prepare import BlockSource, prepare_block
+from napari_autorefine.engine.setup import Setup
+from napari_autorefine.engine.slices import SharedSlices
+
+N_CHILD_ROT = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IterationPlan:
+    """What is decided before the expectation step of an iteration.
+
+    Attributes
+    ----------
+    current_size : working size on the reference grid
+    sizes : per optics group, working image sizes of screening, first and second pass
+    """
+
+    iteration: int
+    is_cc: bool
+    is_final: bool
+    current_size: int
+    sizes: tuple[tuple[int, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HalfJob:
+    """One half-set's work in an iteration."""
+
+    setup: Setup
+    source: BlockSource
+    plan: IterationPlan
+    grid: SearchGrid
+    geometries: tuple[GroupGeometry, ...]
+    context: HalfContext
+    is_local: bool
+    sigma_angle_deg: float
+
+    @property
+    def n_fine_orientation(self) -> int:
+        """Orientations of the fine grid."""
+        return N_CHILD_ROT * self.grid.orientations.n_orientation
+
+    def geometry_of(self, indices: np.ndarray) -> GroupGeometry:
+        """Return the geometry of a block's optics group."""
+        return self.geometries[int(self.setup.problem.particles.optics_index[indices[0]])]
+
+
+def make_search(job: HalfJob, indices: np.ndarray, shared: dict[int, SharedSlices]) -> Search:
+    """Prepare a block of particles of one optics group where the job's reference is: on the host or on a device."""
+    geometry = job.geometry_of(indices)
+    local = None
+    if job.is_local:
+        local = local_neighborhoods(job.grid.orientations, job.source.poses.euler_deg[indices], job.sigma_angle_deg)
+    settings = SearchSettings(
+        is_cc=job.plan.is_cc,
+        fraction=job.setup.options.adaptive_fraction,
+        max_significant=job.setup.options.max_significant,
+        n_shell=job.setup.n_shell,
+    )
+    return Search(
+        block=prepare_block(job.source, job.context, geometry, indices),
+        grid=job.grid,
+        settings=settings,
+        shared=None if job.is_local else shared[geometry.index],
+        local=local,
+    )
+
+
+def matrix_source(geometry: GroupGeometry, grid: SearchGrid) -> Callable[[np.ndarray], np.ndarray]:
+    """Return the function from fine orientation numbers to kernel matrices."""
+
+    def matrices(fine: np.ndarray) -> np.ndarray:
+        coarse, child = np.divmod(fine, N_CHILD_ROT)
+        dir_idx, psi_idx = np.divmod(coarse, grid.orientations.n_psi)
+        rotations = grid.orientations.child_matrices(dir_idx, psi_idx, grid.perturbation)
+        return geometry.sampling_matrices(rotations[np.arange(len(fine)), child])
+
+    return matrices
