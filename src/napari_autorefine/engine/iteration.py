@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import ExitStack
 
 import numpy as np
-
 from napari_autorefine.engine.accuracy import Accuracy, particle_accuracy
-from napari_autorefine.engine.block import BlockResult, Search, SearchSettings, run_block
-from napari_autorefine.engine.context import GroupGeometry, GroupModel, HalfContext, SearchGrid
+from napari_autorefine.engine.block import BlockResult, run_block
+from napari_autorefine.engine.context import GroupGeometry, GroupModel, HalfContext
+from napari_autorefine.engine.device import DeviceTeam, resident_context, resident_geometry
+from napari_autorefine.engine.half_job import HalfJob, IterationPlan, make_search, matrix_source
 from napari_autorefine.engine.insertion import HalfSum, OrientationTable
-from napari_autorefine.engine.neighborhoods import LocalOrientations, local_neighborhoods
-from napari_autorefine.engine.prepare import BlockSource, cut_into_blocks, prepare_block, transfer
+from napari_autorefine.engine.prepare import BlockSource, cut_into_blocks, transfer
 from napari_autorefine.engine.projector import make_reference
 from napari_autorefine.engine.reconstruction import Accumulators
 from napari_autorefine.engine.setup import Setup
@@ -20,31 +20,14 @@ from napari_autorefine.engine.slices import SharedSlices, share_slices
 from napari_autorefine.engine.state import HalfModel
 from napari_autorefine.engine.sums import HalfStatistics, PoseTable, new_norms
 from napari_autorefine.engine.workers import Workers
-from napari_autorefine.events import Progress
+from napari_autorefine.events import Message, Progress
+from napari_autorefine.xp import is_out_of_memory, on_device, release_device_memory
 
-N_CHILD_ROT = 8
 _BLOCK_GLOBAL, _BLOCK_LOCAL = 16, 16
 _N_ACCURACY = 100
 _SCALE_SSNR = 3.0
 EDGE = 1.0 + 1e-5  # samples on the sphere |q| = r_max itself are inside, whatever their rounding
 _WAITING_BYTES = 192 << 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IterationPlan:
-    """What is decided before the expectation step of an iteration.
-
-    Attributes
-    ----------
-    current_size : working size on the reference grid
-    sizes : per optics group, working image sizes of screening, first and second pass
-    """
-
-    iteration: int
-    is_cc: bool
-    is_final: bool
-    current_size: int
-    sizes: tuple[tuple[int, int, int], ...]
 
 
 def half_context(
@@ -92,7 +75,32 @@ def group_model(sigma2: np.ndarray, power: np.ndarray, geometry: GroupGeometry, 
 def expected_accuracy(
     setup: Setup, source: BlockSource, half: HalfContext, geometries: tuple[GroupGeometry, ...], workers: Workers
 ) -> Accuracy:
-    """Mean expected errors over the first particles of half-set 1."""
+    """Mean expected errors over the first particles of half-set 1, computed on the first device if there is any."""
+    if setup.options.devices:
+        device = setup.options.devices[0]
+        try:
+            with on_device(device):
+                resident = tuple(resident_geometry(g, device) for g in geometries)
+                return _accuracy_of(setup, source, resident_context(half, device), resident, _each_in_turn)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        release_device_memory(device)
+    return _accuracy_of(setup, source, half, geometries, workers.each)
+
+
+def _each_in_turn(function: Callable[[int], None], items: Iterable[int]) -> None:
+    for item in items:
+        function(item)
+
+
+def _accuracy_of(
+    setup: Setup,
+    source: BlockSource,
+    half: HalfContext,
+    geometries: tuple[GroupGeometry, ...],
+    each: Callable[[Callable[[int], None], Iterable[int]], None],
+) -> Accuracy:
     chosen = setup.members(1)[:_N_ACCURACY]
     optics_index = setup.problem.particles.optics_index
     results = [(0.0, 0.0, np.zeros(setup.n_shell))] * len(chosen)
@@ -105,37 +113,19 @@ def expected_accuracy(
             half, geometry, source.poses.euler_deg[chosen[i]], model_ctf, seed, setup.n_shell
         )
 
-    workers.each(estimate, range(len(chosen)))
+    each(estimate, range(len(chosen)))
     rot, trans, shares = zip(*results, strict=True)
     return Accuracy(
         rot_deg=float(np.mean(rot)), trans_A=float(np.mean(trans)), orientability=np.mean(np.array(shares), axis=0)
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HalfJob:
-    """One half-set's work in an iteration."""
-
-    setup: Setup
-    source: BlockSource
-    plan: IterationPlan
-    grid: SearchGrid
-    geometries: tuple[GroupGeometry, ...]
-    context: HalfContext
-    is_local: bool
-    sigma_angle_deg: float
-
-
 def run_half(
     job: HalfJob, table: PoseTable, workers: Workers, done: int
-) -> Generator[Progress, None, tuple[HalfStatistics, Accumulators]]:
+) -> Generator[Progress | Message, None, tuple[HalfStatistics, Accumulators]]:
     """Search one half-set; yields progress, returns sums and the Fourier volume, fills the pose table."""
     setup, options = job.setup, job.setup.options
     members = _work_order(job, setup.members(job.context.half))
-    blocks = cut_into_blocks(
-        members, setup.problem.particles.optics_index, _BLOCK_LOCAL if job.is_local else _BLOCK_GLOBAL
-    )
-    shared = _shared_slices(job, workers)
     half_sum = _half_sum(job, workers)
     statistics = HalfStatistics.zeros(
         n_optics=len(setup.optics),
@@ -144,37 +134,33 @@ def run_half(
         n_dir=job.grid.orientations.n_dir,
     )
 
-    def work(indices: np.ndarray) -> BlockResult:
-        return _work(job, indices, shared)
-
     total = len(setup.half)
-    for result in workers.ordered(work, blocks):
-        norms = new_norms(result, job.context.norm_average, is_corrected=options.norm)
-        statistics.add(result, norms)
-        table.fill(result, norms)
-        for particle in result.results:
-            half_sum.add(result.group, particle.insertion)
-        done += len(result.particles)
-        yield Progress(stage="expectation", done=done, total=total, iteration=job.plan.iteration)
-    matrices = {g.index: _matrix_source(g, job.grid) for g in job.geometries}
-    return statistics, half_sum.finish(matrices)
+    with ExitStack() as stack:
+        team = stack.enter_context(DeviceTeam(job, half_sum.accumulators, half_sum.r2_max)) if options.devices else None
+        for result in _results(job, members, workers, team):
+            norms = new_norms(result, job.context.norm_average, is_corrected=options.norm)
+            statistics.add(result, norms)
+            table.fill(result, norms)
+            for particle in result.results:
+                if particle.insertion is not None:
+                    half_sum.add(result.group, particle.insertion)
+            done += len(result.particles)
+            yield from () if team is None else team.notes()
+            yield Progress(stage="expectation", done=done, total=total, iteration=job.plan.iteration)
+        accumulators = half_sum.finish({g.index: matrix_source(g, job.grid) for g in job.geometries})
+        if team is not None:
+            team.finish()
+    return statistics, accumulators
 
 
-def _work(job: HalfJob, indices: np.ndarray, shared: dict[int, SharedSlices]) -> BlockResult:
-    geometry = job.geometries[int(job.setup.problem.particles.optics_index[indices[0]])]
-    block = prepare_block(job.source, job.context, geometry, indices)
-    local: LocalOrientations | None = None
-    if job.is_local:
-        local = local_neighborhoods(job.grid.orientations, job.source.poses.euler_deg[indices], job.sigma_angle_deg)
-    settings = SearchSettings(
-        is_cc=job.plan.is_cc,
-        fraction=job.setup.options.adaptive_fraction,
-        max_significant=job.setup.options.max_significant,
-        n_shell=job.setup.n_shell,
-    )
-    return run_block(
-        Search(block=block, grid=job.grid, settings=settings, shared=shared.get(geometry.index), local=local)
-    )
+def _results(job: HalfJob, members: np.ndarray, workers: Workers, team: DeviceTeam | None) -> Iterator[BlockResult]:
+    """Search blocks of particles, on the devices where there are any; results come in the order of the blocks."""
+    optics_index = job.setup.problem.particles.optics_index
+    if team is not None:
+        return team.results(cut_into_blocks(members, optics_index, team.block_size), workers)
+    shared = _shared_slices(job, workers)
+    blocks = cut_into_blocks(members, optics_index, _BLOCK_LOCAL if job.is_local else _BLOCK_GLOBAL)
+    return workers.ordered(lambda indices: run_block(make_search(job, indices, shared)), blocks)
 
 
 def _work_order(job: HalfJob, members: np.ndarray) -> np.ndarray:
@@ -201,7 +187,7 @@ def _half_sum(job: HalfJob, workers: Workers) -> HalfSum:
     budget = setup.options.memory_bytes // (4 * len(job.geometries))
     tables = {}
     if not job.is_local and not job.plan.is_cc:
-        n_fine = N_CHILD_ROT * job.grid.orientations.n_orientation
+        n_fine = job.n_fine_orientation
         for g in job.geometries:
             if OrientationTable.nbytes(n_fine, g.samples.n_sample) <= budget:
                 tables[g.index] = OrientationTable.zeros(n_fine, g.samples.n_sample, g.samples.rows)
@@ -213,15 +199,3 @@ def _half_sum(job: HalfJob, workers: Workers) -> HalfSum:
         limit_bytes=_WAITING_BYTES,
         tables=tables,
     )
-
-
-def _matrix_source(geometry: GroupGeometry, grid: SearchGrid) -> Callable[[np.ndarray], np.ndarray]:
-    """Return the function from fine orientation numbers to kernel matrices."""
-
-    def matrices(fine: np.ndarray) -> np.ndarray:
-        coarse, child = np.divmod(fine, N_CHILD_ROT)
-        dir_idx, psi_idx = np.divmod(coarse, grid.orientations.n_psi)
-        rotations = grid.orientations.child_matrices(dir_idx, psi_idx, grid.perturbation)
-        return geometry.sampling_matrices(rotations[np.arange(len(fine)), child])
-
-    return matrices

@@ -17,11 +17,10 @@ from napari_autorefine.engine.accuracy import Accuracy as MeasuredAccuracy
 from napari_autorefine.engine.context import GroupGeometry, SearchGrid, reference_shells
 from napari_autorefine.engine.convergence import check_convergence, pose_changes, with_changes, with_resolution
 from napari_autorefine.engine.grids import OrientationGrid, make_orientation_grid
+from napari_autorefine.engine.half_job import HalfJob, IterationPlan
 from napari_autorefine.engine.halfmaps import Halves, final_maps, finish_sums, iterate_maps, update_parameters
 from napari_autorefine.engine.images import coefficient_count
 from napari_autorefine.engine.iteration import (
-    HalfJob,
-    IterationPlan,
     expected_accuracy,
     half_context,
     run_half,
