@@ -56,6 +56,7 @@ def state(iteration=3, **changes) -> RefinementState:
         log_likelihood=RNG.normal(size=N) * 1e4,
         n_significant=RNG.integers(1, 100, N),
         norm_correction=RNG.uniform(0.9, 1.1, N),
+        intensity=RNG.uniform(0.1, 2.0, N),
     )
     sampling = Sampling(
         symmetry="D2",

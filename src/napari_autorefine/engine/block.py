@@ -20,6 +20,8 @@ from napari_autorefine.model.geometry import matrix_to_euler
 from napari_autorefine.xp import beside, to_host
 
 N_CHILD_ROT = 8
+_INTENSITY_PRECISION = 1.0 / 0.5**2  # prior spread 0.5: good particles differ by 0.3, poor ones by more
+_INTENSITY_RANGE = (0.05, 3.0)
 _NEGLIGIBLE = 12.0  # a log weight this far below the best is of no consequence
 
 
@@ -45,6 +47,7 @@ class Block:
     origin_prior_A : (n, 2) centre of the prior on offsets
     scale_group : (n,) int64
     norm : (n,) norm correction so far
+    intensity : (n,) intensity of the particle within its group so far
     """
 
     half: HalfContext
@@ -55,6 +58,7 @@ class Block:
     origin_prior_A: np.ndarray
     scale_group: np.ndarray
     norm: np.ndarray
+    intensity: np.ndarray
 
     @property
     def model(self) -> GroupModel:
@@ -136,6 +140,7 @@ class ParticleResult:
     noise: np.ndarray
     scale_cross: float
     scale_power: float
+    intensity: float
     offset_square: float
     weight: float
     directions: np.ndarray
@@ -331,7 +336,8 @@ def _sums(search: Search, i: int, fine: FinePass, found: Posterior) -> ParticleR
     n_shell = search.settings.n_shell
     noise = np.bincount(geometry.model_shell, weights=moments.residual, minlength=n_shell)
     noise += np.bincount(geometry.outer_shell, weights=images.outer_power[i], minlength=n_shell)
-    use = block.half.use_for_scale[geometry.model_shell] * to_host(images.model_ctf[i])
+    own_ctf = to_host(images.model_ctf[i]) * block.intensity[i]
+    use = block.half.use_for_scale[geometry.model_shell] * own_ctf
     weights = to_host(found.weights)
     column_weight = weights.sum(axis=0, dtype=np.float64)
     total_A = block.old_origin_A[i] + search.grid.fine_shifts_A.reshape(-1, search.grid.fine_shifts_A.shape[-1])
@@ -345,13 +351,29 @@ def _sums(search: Search, i: int, fine: FinePass, found: Posterior) -> ParticleR
         norm_power=float(noise.sum()),
         noise=noise,
         scale_cross=float((use * moments.cross).sum(dtype=np.float64)),
-        scale_power=float((use * to_host(images.model_ctf[i]) * moments.power).sum(dtype=np.float64)),
+        scale_power=float((use * own_ctf * moments.power).sum(dtype=np.float64)),
+        intensity=_intensity(block, i, moments),
         offset_square=float(column_weight @ (deviation**2).sum(axis=1)),
         weight=float(column_weight.sum()),
         directions=fine.directions[found.rows],
         direction_weights=weights.sum(axis=1, dtype=np.float64),
         insertion=maximization.insertion(found, trials, contribution),
     )
+
+
+def _intensity(block: Block, i: int, moments: maximization.Moments) -> float:
+    """Maximum a posteriori intensity of one particle relative to its group, under a Gaussian prior around 1.
+
+    The likelihood is that of the compared samples between the shells that the halves share and the current resolution:
+    intensities tell particles from empty or foreign images there, while at low frequencies everything looks alike.
+    """
+    model, geometry = block.model, block.geometry
+    use = block.half.use_for_intensity[geometry.model_shell] * to_host(model.score_weight)
+    group_contrast = to_host(block.images.contrast[i]) / block.intensity[i]
+    cross = float((use * group_contrast * moments.cross).sum(dtype=np.float64))
+    power = float((use * group_contrast**2 * moments.power).sum(dtype=np.float64))
+    intensity = (cross + _INTENSITY_PRECISION) / (power + _INTENSITY_PRECISION)
+    return float(np.clip(intensity, *_INTENSITY_RANGE))
 
 
 def _log_likelihood(search: Search, i: int, found: Posterior) -> float:

@@ -115,6 +115,7 @@ class HalfContext:
     r2_max : squared radius of the reference in padded units
     log_pdf_direction : (n_dir,) float32
     use_for_scale : (n_shell,) float32, 1 for shells that take part in the scale correction
+    use_for_intensity : (n_shell,) float32, the same for the intensity of single particles
     sigma2_noise : (n_optics, n_shell) float64
     """
 
@@ -124,6 +125,7 @@ class HalfContext:
     models: tuple[GroupModel, ...]
     log_pdf_direction: np.ndarray
     use_for_scale: np.ndarray
+    use_for_intensity: np.ndarray
     sigma2_noise: np.ndarray
     norm_average: float
     scale: np.ndarray

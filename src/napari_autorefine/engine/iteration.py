@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack
+from math import ceil
 
 import numpy as np
+
 from napari_autorefine.engine.accuracy import Accuracy, particle_accuracy
 from napari_autorefine.engine.block import BlockResult, run_block
 from napari_autorefine.engine.context import GroupGeometry, GroupModel, HalfContext
@@ -46,11 +48,22 @@ def half_context(
         ),
         log_pdf_direction=np.log(pdf).astype(np.float32),
         use_for_scale=(model.ssnr > _SCALE_SSNR).astype(np.float32),
+        use_for_intensity=intensity_shells(setup, model.ssnr).astype(np.float32),
         sigma2_noise=model.sigma2_noise,
         norm_average=model.norm_average,
         scale=np.maximum(model.scale, 1e-3),
         sigma_offset_A=model.sigma_offset_A,
     )
+
+
+def intensity_shells(setup: Setup, ssnr: np.ndarray) -> np.ndarray:
+    """Shells that tell the intensity of single particles: beyond those the halves share, up to the resolution."""
+    join_A = setup.options.low_resol_join_halves_A
+    first = ceil(setup.box_size * setup.voxel_size_A / join_A) if join_A > 0 else 1
+    above = np.flatnonzero(ssnr > 1.0)
+    last = int(above[-1]) if len(above) else 0
+    shells = np.arange(len(ssnr))
+    return (shells >= first) & (shells <= last)
 
 
 def slice_power(model: HalfModel) -> np.ndarray:
@@ -150,6 +163,7 @@ def run_half(
         accumulators = half_sum.finish({g.index: matrix_source(g, job.grid) for g in job.geometries})
         if team is not None:
             team.finish()
+    table.level_intensity(members, is_estimated=options.particle_scale and not job.plan.is_cc)
     return statistics, accumulators
 
 

@@ -77,15 +77,18 @@ def prepare_block(source: BlockSource, half: HalfContext, geometry: GroupGeometr
     masked, moved = image_steps.move_and_mask(raw, old_px[:, :2], gains, geometry.background, fill=fill)
     prior = source.particles.origin_prior_A
     scale_group = source.scale_group[indices]
+    intensity = poses.intensities[indices]
+    scale = half.scale[scale_group] * intensity
     return Block(
         half=half,
         geometry=geometry,
         particles=indices,
-        images=_prepared(masked, moved, geometry, transfer(source, geometry, indices), half.scale[scale_group]),
+        images=_prepared(masked, moved, geometry, transfer(source, geometry, indices), scale),
         old_origin_A=old_px * pixel,
         origin_prior_A=np.zeros((len(indices), 2)) if prior is None else prior[indices, :2],
         scale_group=scale_group,
         norm=norm,
+        intensity=intensity,
     )
 
 

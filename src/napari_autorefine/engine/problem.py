@@ -58,6 +58,7 @@ class RefineOptions:
     skip_gridding: bool = True
     norm: bool = True
     scale: bool = True
+    particle_scale: bool = True
     tau2_fudge: float = 1.0
     adaptive_fraction: float = 0.999
     max_significant: int = -1

@@ -149,8 +149,8 @@ def initial_noise(setup: Setup, poses: Poses, workers: Workers) -> Generator[Pro
             yield Progress(stage="noise spectra", done=done, total=len(chosen), iteration=0)
         mean_power = image_power_spectrum((mean_image / len(chosen))[None])[0]
         sigma2[index] = _on_reference_grid(setup, index, initial_sigma2_noise(spectrum / len(chosen), mean_power))
-    for index in np.flatnonzero(np.isnan(sigma2[:, 0])):
-        sigma2[index] = np.nanmean(sigma2, axis=0)
+    without_images = np.isnan(sigma2[:, 0])
+    sigma2[without_images] = np.nanmean(sigma2, axis=0)
     if odd_background:
         yield Message(
             level="warning",

@@ -19,6 +19,7 @@ class Poses:
     log_likelihood : (n,) log-likelihood contribution (cross-correlation in a CC iteration)
     n_significant : (n,) coarse samples kept by the first pass
     norm_correction : (n,)
+    intensity : (n,) intensity of each particle relative to its scale group, mean 1; None = 1 for all
     """
 
     euler_deg: np.ndarray
@@ -27,6 +28,12 @@ class Poses:
     log_likelihood: np.ndarray
     n_significant: np.ndarray
     norm_correction: np.ndarray
+    intensity: np.ndarray | None = None
+
+    @property
+    def intensities(self) -> np.ndarray:
+        """Intensities (n,), 1 where none were estimated."""
+        return np.ones(len(self.p_max)) if self.intensity is None else self.intensity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -80,11 +80,13 @@ class PoseTable:
     log_likelihood: np.ndarray
     n_significant: np.ndarray
     norm_correction: np.ndarray
+    intensity: np.ndarray
 
     @classmethod
     def like(cls, poses: Poses) -> PoseTable:
         """Return a table that starts from old poses."""
-        return cls(**{name: np.array(getattr(poses, name)) for name in Poses.__dataclass_fields__})
+        values = {name: np.array(getattr(poses, name)) for name in Poses.__dataclass_fields__ if name != "intensity"}
+        return cls(intensity=np.array(poses.intensities), **values)
 
     def fill(self, block: BlockResult, norms: np.ndarray) -> None:
         """Take over a block's poses."""
@@ -95,6 +97,11 @@ class PoseTable:
             self.log_likelihood[row] = result.log_likelihood
             self.n_significant[row] = result.n_significant
             self.norm_correction[row] = norm
+            self.intensity[row] = result.intensity
+
+    def level_intensity(self, members: np.ndarray, *, is_estimated: bool) -> None:
+        """Give the intensities of a half-set mean 1, or all the value 1 when they are not estimated."""
+        self.intensity[members] = self.intensity[members] / self.intensity[members].mean() if is_estimated else 1.0
 
     def frozen(self) -> Poses:
         """Return the finished poses."""

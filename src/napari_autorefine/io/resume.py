@@ -15,7 +15,7 @@ import numpy as np
 from napari_autorefine.errors import InputError
 from napari_autorefine.io.columns import Columns
 from napari_autorefine.io.mrc import read_volume
-from napari_autorefine.io.run_tables import EXTRA_TABLE
+from napari_autorefine.io.run_tables import EXTRA_TABLE, INTENSITY_LABEL
 from napari_autorefine.io.star import read_particles
 from napari_autorefine.io.tables import ListTable, StarFile, read_star
 from napari_autorefine.model.particles import Particles
@@ -254,6 +254,7 @@ def _poses(particles: Particles) -> dict[str, Any]:
         "log_likelihood": columns.numbers("rlnLogLikeliContribution", 0.0),
         "n_significant": columns.integers("rlnNrOfSignificantSamples", 0),
         "norm_correction": particles.norm_correction,
+        "intensity": columns.numbers(INTENSITY_LABEL, 1.0),
     }
 
 

@@ -36,6 +36,10 @@ class PoseValues(Protocol):
     def norm_correction(self) -> np.ndarray:
         """Norm correction: (n,)."""
 
+    @property
+    def intensities(self) -> np.ndarray:
+        """Intensity relative to the scale group: (n,)."""
+
 
 class ModelValues(Protocol):
     """A half-set's, or the joined, model; shell arrays have box_size // 2 + 1 entries."""

@@ -22,6 +22,7 @@ from napari_autorefine.io.tables import ListTable, Table
 from napari_autorefine.model.particles import Particles
 
 EXTRA_TABLE = "autorefine"
+INTENSITY_LABEL = "autorefineIntensity"  # RELION has no column for it and passes unknown ones through
 
 
 def _texts(values: list[str]) -> pd.Series:
@@ -61,6 +62,7 @@ def pose_columns(poses: PoseValues, particles: Particles) -> dict[str, np.ndarra
         "rlnGroupNumber": groups + 1,
         "rlnClassNumber": np.ones(len(particles), np.int64),
         "rlnNormCorrection": poses.norm_correction,
+        INTENSITY_LABEL: poses.intensities,
         "rlnLogLikeliContribution": poses.log_likelihood,
         "rlnMaxValueProbDistribution": poses.p_max,
         "rlnNrOfSignificantSamples": poses.n_significant.astype(np.int64),

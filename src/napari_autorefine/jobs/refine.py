@@ -173,6 +173,7 @@ def engine_options(params: RefineParams, inputs: RefineInputs) -> tuple[RefineOp
         skip_gridding=params.skip_gridding,
         norm=params.norm,
         scale=params.scale,
+        particle_scale=params.particle_scale,
         tau2_fudge=params.tau2_fudge,
         adaptive_fraction=params.adaptive_fraction,
         max_significant=params.max_significant or -1,

@@ -176,6 +176,18 @@ class RefineParams(JobParams):
             is_advanced=True,
         ),
     ] = True
+    particle_scale: Annotated[
+        bool,
+        Param(
+            "Weigh particles by intensity",
+            "Estimate how strongly each particle shows the signal; poor and empty images then count for little."
+            " Not in RELION.",
+            MASK,
+            flags=("particle_scale",),
+            off_flags=("no_particle_scale",),
+            is_advanced=True,
+        ),
+    ] = True
 
     healpix_order: Annotated[
         int,
