@@ -2,6 +2,7 @@
 #
 #   make demo    simulate particles, refine them, report into demo_output/
 #   make test    run the tests
+#   make test-gpu  run those that need a GPU; CUDA=cuda13 where its driver is that new
 #   make lint    ruff, mypy, import contracts
 #   make env     only make the environment
 #   make clean   remove the environment and everything made
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 DEMO_OUTPUT ?= demo_output
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: env dev demo test lint format clean
+.PHONY: env dev demo test test-gpu lint format clean
 .DEFAULT_GOAL := test
 
 $(BIN)/python:
@@ -42,6 +43,11 @@ demo: env
 
 test: dev
 	MPLBACKEND=Agg $(BIN)/python -m pytest -n 2 $(ARGS)
+
+CUDA ?= cuda12
+test-gpu: dev
+	$(PIP) install -q --only-binary=:all: --editable .[$(CUDA)]
+	MPLBACKEND=Agg $(BIN)/python -m pytest -m gpu $(ARGS)
 
 lint: dev
 	$(BIN)/ruff check .

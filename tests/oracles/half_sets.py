@@ -39,6 +39,8 @@ class Case:
     is_aberrated: bool = False
     is_plain: bool = False
     memory_bytes: int = 4 << 30
+    devices: tuple[int, ...] = ()
+    n_particle: int = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +55,7 @@ class Found:
     statistics: HalfStatistics
     accumulators: Accumulators
     poses: Poses
+    events: list[object]
 
 
 def _optics(case: Case) -> tuple[OpticsGroup, OpticsGroup]:
@@ -132,8 +135,9 @@ def run(case: Case) -> Found:
         ctf=not case.is_plain,
         norm=not case.is_plain,
         memory_bytes=case.memory_bytes,
+        devices=case.devices,
     )
-    particles = tiny_particles(case)
+    particles = tiny_particles(case, case.n_particle)
     images = tiny_images(particles, case.image_gain)
     problem = RefinementProblem(
         particles=particles,
@@ -171,16 +175,16 @@ def run(case: Case) -> Found:
     )
     table = PoseTable.like(poses)
     with Workers(case.threads) as workers:
-        steps = run_half(job, table, workers, 0)
+        steps, events = run_half(job, table, workers, 0), []
         while True:
             try:
-                next(steps)
+                events.append(next(steps))
             except StopIteration as stop:
                 statistics, accumulators = stop.value
                 break
     return Found(
         case=case, setup=setup, job=job, images=images, members=setup.members(1), statistics=statistics,
-        accumulators=accumulators, poses=table.frozen(),
+        accumulators=accumulators, poses=table.frozen(), events=events,
     )  # fmt: skip
 
 

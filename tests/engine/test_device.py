@@ -1,0 +1,258 @@
+"""The search on a GPU: on a stand-in for CuPy that runs the CUDA sources as C++, and on a GPU where there is one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from oracles import cupy_stand_in, half_sets, phantoms
+from oracles.cuda_on_host import COMPILER
+from oracles.half_sets import Case, Found
+
+from napari_autorefine.engine import device as device_module
+from napari_autorefine.engine.block import BlockResult
+from napari_autorefine.engine.loop import refine
+from napari_autorefine.engine.problem import RefinementProblem, RefineOptions
+from napari_autorefine.engine.reconstruction import complete_hermitian, reconstruct
+from napari_autorefine.engine.state import Poses, RefinementState
+from napari_autorefine.events import Message
+from napari_autorefine.xp import gpu_count
+
+Machine = cupy_stand_in.Machine
+
+
+@pytest.fixture(scope="module")
+def builds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cuda_on_host")
+
+
+@pytest.fixture
+def machine(builds: Path) -> Iterator[Machine]:
+    """Two stand-in devices."""
+    if COMPILER is None:
+        pytest.skip("no C++ compiler to run the CUDA sources on the host")
+    with cupy_stand_in.installed(builds, n_device=2) as found:
+        yield found
+
+
+@pytest.fixture(params=["stand-in", pytest.param("cuda", marks=pytest.mark.gpu)])
+def gpu(request: pytest.FixtureRequest) -> None:
+    """CuPy, or what stands in for it."""
+    if request.param == "stand-in":
+        request.getfixturevalue("machine")
+    elif gpu_count() == 0:
+        pytest.skip("no CUDA device, or CuPy is not installed")
+
+
+@lru_cache(maxsize=16)
+def on_host(case: Case) -> Found:
+    return half_sets.run(case)
+
+
+def finished_map(found: Found) -> np.ndarray:
+    sums = found.accumulators.copy()
+    complete_hermitian(sums)
+    return reconstruct(sums)
+
+
+def assert_same(found: Found, expected: Found) -> None:
+    """Poses are identical, everything summed agrees to rounding."""
+    for item in fields(Poses):
+        own, other = getattr(found.poses, item.name), getattr(expected.poses, item.name)
+        if item.name in {"euler_deg", "origin_A", "n_significant"}:
+            np.testing.assert_array_equal(own, other, err_msg=item.name)
+        else:
+            np.testing.assert_allclose(own, other, rtol=2e-4, err_msg=item.name)
+    for name in ("noise", "weight", "scale_cross", "scale_power", "direction", "offset_square", "norm"):
+        own, other = getattr(found.statistics, name), getattr(expected.statistics, name)
+        np.testing.assert_allclose(own, other, rtol=2e-4, atol=2e-4 * np.max(np.abs(other)), err_msg=name)
+    map_, other = finished_map(found), finished_map(expected)
+    assert np.abs(map_ - other).max() < 1e-4 * other.std()
+    assert found.accumulators.dc_data == pytest.approx(expected.accumulators.dc_data, rel=1e-5)
+    assert found.accumulators.dc_weight == pytest.approx(expected.accumulators.dc_weight, rel=1e-5)
+
+
+CASES = {
+    "global": Case(),
+    "local": Case(is_local=True, screen_size=6),
+    "correlation": Case(is_cc=True),
+    "premultiplied, aberrated": Case(is_premultiplied=True, is_aberrated=True),
+    "no CTF, no norm": Case(is_plain=True),
+    "local, priors": Case(is_local=True, has_prior=True),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_half_set_searched_on_a_device_is_that_of_the_host(gpu: None, name: str) -> None:
+    case = CASES[name]
+    assert_same(half_sets.run(replace(case, devices=(0,))), on_host(case))
+
+
+@pytest.mark.parametrize("is_local", [False, True])
+def test_two_devices_share_the_blocks(machine: Machine, is_local: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    served = serving_devices(monkeypatch)
+    monkeypatch.setattr(device_module, "LARGEST_BATCH", 1)
+    case = Case(is_local=is_local, n_particle=16)
+    assert_same(half_sets.run(replace(case, devices=(0, 1))), on_host(case))
+    assert len(served) == 8 and set(served) == {0, 1}
+
+
+def serving_devices(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Devices in the order of the blocks they begin; the first blocks of two devices wait for each other."""
+    served: list[int] = []
+    both = threading.Barrier(2)
+    search = device_module.DeviceHalf.run
+
+    def run(self: device_module.DeviceHalf, indices: np.ndarray, raw: np.ndarray) -> BlockResult:
+        if self.device not in served:
+            both.wait(timeout=60)
+        served.append(self.device)
+        return search(self, indices, raw)
+
+    monkeypatch.setattr(device_module.DeviceHalf, "run", run)
+    return served
+
+
+def test_the_kernels_ran_on_the_device_asked_for(machine: Machine) -> None:
+    before = machine.used.get(0, 0)
+    half_sets.run(Case(devices=(1,)))
+    assert machine.launches > 15
+    assert machine.used.get(0, 0) == before and machine.used[1] > 0
+
+
+def test_a_device_is_left_empty(machine: Machine) -> None:
+    before, peak = peak_bytes(machine, Case(devices=(0,)))
+    assert before - 4096 < machine.used[0] < before + 4096 < peak / 10  # small tables are kept for the next half-set
+
+
+def peak_bytes(machine: Machine, case: Case) -> tuple[int, int]:
+    """Memory in use before and at most during a search."""
+    half_sets.run(case)
+    before, machine.peak = machine.used[0], 0
+    half_sets.run(case)
+    return before, machine.peak
+
+
+@pytest.mark.parametrize("is_local", [False, True])
+def test_without_enough_memory_batches_are_halved(
+    machine: Machine, is_local: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_module, "batch_size", lambda *_, **__: 4)
+    monkeypatch.setattr(device_module, "free_device_memory", lambda _: 1 << 34)  # someone else takes it later
+    case = Case(is_local=is_local, n_particle=16)
+    device_case = replace(case, devices=(0,))
+    _, peak = peak_bytes(machine, device_case)
+    machine.total = peak - 1024
+    found = half_sets.run(device_case)
+    assert machine.failures > 0
+    assert_same(found, on_host(case))
+    texts = [event.text for event in found.events if isinstance(event, Message)]
+    assert any("ran out of memory: it gets 2 particles" in text for text in texts)
+    assert not any("CPU" in text for text in texts)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.2, 0.4, 0.6, 0.8])
+@pytest.mark.parametrize("is_local", [False, True])
+def test_a_run_never_ends_for_lack_of_device_memory(machine: Machine, is_local: bool, share: float) -> None:
+    case = Case(is_local=is_local)
+    device_case = replace(case, devices=(0,))
+    before, peak = peak_bytes(machine, device_case)
+    machine.total = int(before + share * (peak - before))
+    found = half_sets.run(device_case)
+    assert_same(found, on_host(case))
+    told = any(isinstance(event, Message) and "GPU 0" in event.text for event in found.events)
+    assert told or share > 0
+
+
+def test_other_errors_on_a_device_end_the_run(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("no such thing")
+
+    monkeypatch.setattr(device_module, "search_particles", broken)
+    with pytest.raises(ValueError, match="no such thing"):
+        half_sets.run(Case(devices=(0,)))
+
+
+def test_a_batch_fits_into_the_memory_there_is() -> None:
+    geometry = on_host(Case()).job.geometries[0]
+    sizes = [device_module.batch_size(1 << n, geometry, n_rot=36864, n_trans=37) for n in range(10, 40)]
+    assert sizes == sorted(sizes) and sizes[0] == 1 and sizes[-1] == device_module.LARGEST_BATCH
+    assert 1 < device_module.batch_size(1 << 29, geometry, n_rot=36864, n_trans=37) < device_module.LARGEST_BATCH
+
+
+def images_of_two_groups() -> RefinementProblem:
+    case = Case(n_particle=16)
+    particles = half_sets.tiny_particles(case, case.n_particle)
+    images = half_sets.tiny_images(particles, 1.0)
+    return RefinementProblem(
+        particles=particles,
+        read_images=lambda index: np.stack([images[i] for i in index]),
+        reference=phantoms.ASYMMETRIC.map(half_sets.BOX, half_sets.VOXEL_A),
+        voxel_size_A=half_sets.VOXEL_A,
+    )
+
+
+OPTIONS = RefineOptions(
+    symmetry="D2", particle_diameter_A=half_sets.DIAMETER_A, ini_high_A=25.0, healpix_order=0, offset_range_px=2.0,
+    offset_step_px=1.0, mask_edge_px=3.0, low_resol_join_halves_A=-1.0, zero_mask=False, max_iterations=2,
+)  # fmt: skip
+
+
+def iterations(options: RefineOptions, resume: RefinementState | None = None) -> list[RefinementState]:
+    events = refine(images_of_two_groups(), options, resume)
+    return [event for event in events if isinstance(event, RefinementState)]
+
+
+@lru_cache(maxsize=2)
+def refined_on_host() -> tuple[list[RefinementState], RefinementState]:
+    """States of two global iterations, and the one after a local iteration from there."""
+    states = iterations(OPTIONS)
+    return states, iterations(replace(OPTIONS, max_iterations=3), local_start(states[-1]))[-1]
+
+
+def local_start(state: RefinementState) -> RefinementState:
+    sampling = replace(state.sampling, is_local=True, sigma_angle_deg=20.0)
+    return replace(state, sampling=sampling)
+
+
+def assert_same_state(found: RefinementState, expected: RefinementState) -> None:
+    np.testing.assert_array_equal(found.poses.euler_deg, expected.poses.euler_deg)
+    np.testing.assert_array_equal(found.poses.origin_A, expected.poses.origin_A)
+    for half, other in zip(found.halves, expected.halves, strict=True):
+        assert np.abs(half.map - other.map).max() < 1e-4 * other.map.std()
+        assert half.accuracy_rot_deg == pytest.approx(other.accuracy_rot_deg, rel=0.02)
+        assert half.accuracy_trans_A == pytest.approx(other.accuracy_trans_A, rel=0.02)
+
+
+def test_iterations_on_a_device_are_those_of_the_host(gpu: None) -> None:
+    states, local = refined_on_host()
+    for found, expected in zip(iterations(replace(OPTIONS, devices=(0,))), states, strict=True):
+        assert_same_state(found, expected)
+    options = replace(OPTIONS, devices=(0,), max_iterations=3)
+    assert_same_state(iterations(options, local_start(states[-1]))[-1], local)
+
+
+def test_the_stand_in_refuses_what_cupy_refuses(machine: Machine) -> None:
+    cupy, host = cupy_stand_in.CUPY, np.arange(3.0)
+    there = cupy.asarray(host)
+    for mixed in (
+        lambda: there + host,
+        lambda: host + there,
+        lambda: np.add(host, there),
+        lambda: np.asarray(there),
+        lambda: np.ascontiguousarray(there),
+        lambda: np.bincount(there),
+        lambda: cupy.sqrt(host),
+        lambda: there[np.array([0])],
+        lambda: there.__setitem__(0, host),
+    ):
+        with pytest.raises(TypeError):
+            mixed()
+    with cupy_stand_in.Device(1), pytest.raises(ValueError, match="current = 1"):
+        there + 1
+    np.testing.assert_array_equal((np.float32(2) * there + 1).get(), 2 * host + 1)

@@ -1,0 +1,276 @@
+"""A stand-in for CuPy that refuses what CuPy refuses, so that code for a GPU can be run where there is none.
+
+Arrays are NumPy arrays behind a class that does not mix with NumPy's: no implicit conversion, no operation and no index
+with a host array, nothing on a device that is not the current one. Memory is counted, and allocation fails beyond what
+a device has. Kernels are the CUDA sources compiled as C++.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.machinery
+import operator
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import scipy.fft
+from oracles.cuda_on_host import compile_for_host, launch_on_host
+
+_UNLIMITED = 1 << 34
+
+
+class OutOfMemoryError(MemoryError):
+    """As CuPy's: a MemoryError."""
+
+
+class Machine:
+    """Devices and what is allocated on them; the current device belongs to a thread."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.total = _UNLIMITED
+        self.used: dict[int, int] = {}
+        self.peak = self.launches = self.failures = 0
+        self.folder = Path()
+        self.lock = threading.RLock()
+        self._local = threading.local()
+
+    @property
+    def current(self) -> int:
+        return getattr(self._local, "device", 0)
+
+    @current.setter
+    def current(self, device: int) -> None:
+        self._local.device = device
+
+    def allocate(self, device: int, n: int) -> None:
+        with self.lock:
+            used = self.used.get(device, 0) + n
+            if used > self.total:
+                self.failures += 1
+                raise OutOfMemoryError(f"out of memory allocating {n} bytes")
+            self.used[device] = used
+            self.peak = max(self.peak, used)
+
+    def free(self, device: int, n: int) -> None:
+        with self.lock:
+            self.used[device] -= n
+
+
+MACHINE = Machine()
+
+
+class Device:
+    """``cupy.cuda.Device``."""
+
+    def __init__(self, device: int | None = None) -> None:
+        self.id = MACHINE.current if device is None else int(device)
+        if not 0 <= self.id < len(MACHINE.names):
+            raise RuntimeError("cudaErrorInvalidDevice: invalid device ordinal")
+
+    def __enter__(self) -> Device:
+        self._previous, MACHINE.current = MACHINE.current, self.id
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        MACHINE.current = self._previous
+
+
+def _take(value: Any) -> Any:
+    """Argument of an operation as NumPy sees it; host arrays and arrays of other devices are refused."""
+    if isinstance(value, ndarray):
+        if value.device.id != MACHINE.current:
+            raise ValueError(f"array device = {value.device.id} while current = {MACHINE.current}")
+        return value.host
+    if isinstance(value, np.ndarray):
+        raise TypeError("Unsupported type <class 'numpy.ndarray'>")
+    if isinstance(value, tuple | list):
+        return type(value)(_take(item) for item in value)
+    return value
+
+
+def _give(value: Any) -> Any:
+    """Result of an operation: arrays, and the numbers NumPy makes of zero-dimensional ones, are on the device."""
+    if isinstance(value, np.ndarray | np.generic):
+        return ndarray(np.asarray(value))
+    if isinstance(value, tuple):
+        return tuple(_give(item) for item in value)
+    return value
+
+
+class ndarray:
+    """``cupy.ndarray``."""
+
+    __module__ = "cupy"
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, host: np.ndarray) -> None:
+        self.host = host
+        self.device = Device()
+        self._owned = host.nbytes if host.base is None else 0
+        self._machine = MACHINE
+        try:
+            MACHINE.allocate(self.device.id, self._owned)
+        except OutOfMemoryError:
+            self._owned = 0
+            raise
+
+    def __del__(self) -> None:
+        if self._owned:
+            self._machine.free(self.device.id, self._owned)
+
+    def __array__(self, *_: object, **__: object) -> Any:
+        raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()`.")
+
+    def __array_function__(self, function: Any, *_: object) -> Any:
+        raise TypeError(f"numpy.{function.__name__} of a device array: take the function from the array's module")
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **keywords: Any) -> Any:
+        return _apply(getattr(ufunc, method), inputs, keywords)
+
+    def get(self) -> np.ndarray:
+        return self.host.copy()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        found = getattr(self.host, name)
+        if callable(found):
+            return lambda *arguments, **keywords: _apply(found, arguments, keywords)
+        if name in {"shape", "dtype", "ndim", "size", "nbytes", "flags", "itemsize", "strides"}:
+            return found
+        _take(self)
+        return _give(found)
+
+    def __len__(self) -> int:
+        return len(self.host)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, index: Any) -> Any:
+        return _give(_take(self)[_take(index)])
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        _take(self)[_take(index)] = _take(value)
+
+    def __float__(self) -> float:
+        return float(self.host)
+
+    def __int__(self) -> int:
+        return int(self.host)
+
+    def __bool__(self) -> bool:
+        return bool(self.host)
+
+    def __index__(self) -> int:
+        return operator.index(self.host[()])
+
+
+def _binary(name: str) -> Callable[..., Any]:
+    def method(self: ndarray, *others: Any) -> Any:
+        # Operands are taken as arrays, so that 0-d results promote as CuPy's arrays do.
+        result = getattr(_take(self), name)(*(_take(other) for other in others))
+        if name.startswith("__i") and name != "__invert__":
+            return self
+        return NotImplemented if result is NotImplemented else _give(result)
+
+    return method
+
+
+_ARITHMETIC = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor")
+_NAMES = [f"__{prefix}{name}__" for name in _ARITHMETIC for prefix in ("", "r", "i")]
+_NAMES += [f"__{name}__" for name in ("lt", "le", "gt", "ge", "eq", "ne", "neg", "pos", "abs", "invert")]
+for _name in _NAMES:
+    setattr(ndarray, _name, _binary(_name))
+
+
+def _apply(function: Callable[..., Any], arguments: Any, keywords: dict[str, Any]) -> Any:
+    out = keywords.get("out")
+    result = function(*_take(tuple(arguments)), **{name: _take(value) for name, value in keywords.items()})
+    return (out[0] if isinstance(out, tuple) else out) if out is not None else _give(result)
+
+
+def _asarray(value: Any, dtype: Any = None, order: str | None = None) -> ndarray:
+    """``cupy.asarray``: the one way onto a device."""
+    if isinstance(value, ndarray):
+        host = np.asarray(_take(value), dtype=dtype, order=order)  # type: ignore[call-overload]
+        return value if host is value.host else ndarray(host)
+    return ndarray(np.array(value, dtype=dtype, order=order or "K"))  # type: ignore[call-overload]
+
+
+def _searchsorted(array: Any, values: Any) -> Any:
+    if not isinstance(values, ndarray):
+        raise NotImplementedError("Only int or ndarray are supported for v")
+    return _give(np.searchsorted(_take(array), _take(values)))
+
+
+class RawModule:
+    """``cupy.RawModule``: compiles a CUDA source as C++."""
+
+    def __init__(self, *, code: str, options: tuple[str, ...]) -> None:
+        self._library = compile_for_host(code, options, MACHINE.folder)
+
+    def get_function(self, name: str) -> Callable[..., None]:
+        entry = getattr(self._library, f"run_{name}")
+
+        def launch(grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]) -> None:
+            with MACHINE.lock:  # the shim keeps the thread index in one place
+                MACHINE.launches += 1
+                launch_on_host(entry, grid, block, _take(arguments))
+
+        return launch
+
+
+class _Cupy(ModuleType):
+    """The module: functions of NumPy on device arrays only."""
+
+    def __init__(self) -> None:
+        super().__init__("cupy")
+        self.__spec__ = importlib.machinery.ModuleSpec("cupy", None)
+        self.ndarray, self.asarray, self.searchsorted, self.RawModule = ndarray, _asarray, _searchsorted, RawModule
+        names = {name: _device_function(getattr(scipy.fft, name)) for name in ("rfft2", "irfft2")}
+        self.fft = SimpleNamespace(**names)
+        pool = SimpleNamespace(free_all_blocks=lambda: None, free_bytes=lambda: 0)
+        self.get_default_memory_pool = lambda: pool
+        runtime = SimpleNamespace(
+            getDeviceCount=lambda: len(MACHINE.names),
+            getDeviceProperties=lambda device: {"name": MACHINE.names[device].encode()},
+            memGetInfo=lambda: (MACHINE.total - MACHINE.used.get(MACHINE.current, 0), MACHINE.total),
+        )
+        self.cuda = SimpleNamespace(Device=Device, runtime=runtime)
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(np, name)
+        return found if isinstance(found, type) else _device_function(found)
+
+
+@functools.cache
+def _device_function(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *arguments, **keywords: _apply(function, arguments, keywords)
+
+
+CUPY = _Cupy()
+
+
+@contextmanager
+def installed(folder: Path, *, n_device: int = 1, total_bytes: int = _UNLIMITED) -> Iterator[Machine]:
+    """Make ``import cupy`` find the stand-in, with some devices of ``total_bytes`` memory each."""
+    previous = sys.modules.get("cupy")
+    sys.modules["cupy"] = CUPY
+    MACHINE.names = [f"Stand-in {i}" for i in range(n_device)]
+    MACHINE.total, MACHINE.folder = total_bytes, folder
+    MACHINE.peak = MACHINE.launches = MACHINE.failures = 0
+    try:
+        yield MACHINE
+    finally:
+        if previous is None:
+            del sys.modules["cupy"]
+        else:
+            sys.modules["cupy"] = previous
