@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tomllib
@@ -27,6 +28,21 @@ assert cli.main(["refine", "--help"]) == 0
 """
 
 
+NO_CUDA = """
+import pkgutil, sys
+import napari_autorefine
+for module in pkgutil.walk_packages(napari_autorefine.__path__, "napari_autorefine."):
+    if not module.name.startswith("napari_autorefine.ui") and not module.name.endswith("__main__"):
+        __import__(module.name)
+from napari_autorefine.engine.problem import RefineOptions
+from napari_autorefine.jobs.refine import RefineParams, choose_devices
+assert RefineOptions().devices == ()
+params = RefineParams(particles="a.star", reference="b.mrc", output="c", particle_diameter_A=100, cpu=True)
+assert choose_devices(params)[0] == ()
+assert "cupy" not in sys.modules
+"""
+
+
 def test_manifest_in_the_package_is_the_top_level_one() -> None:
     inner = REPOSITORY / "src" / "napari_autorefine" / "napari.yaml"
     assert inner.read_bytes() == (REPOSITORY / "napari.yaml").read_bytes()
@@ -51,6 +67,14 @@ def test_version_is_the_same_everywhere() -> None:
 
 def test_everything_but_ui_runs_without_napari_qt_and_cupy() -> None:
     done = subprocess.run([sys.executable, "-c", BLOCKED], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_importing_everything_and_computing_on_the_cpu_touch_no_cuda(tmp_path: Path) -> None:
+    (tmp_path / "cupy.py").write_text("raise SystemExit('CuPy was imported')")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    command = [sys.executable, "-c", NO_CUDA]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
 
 

@@ -274,14 +274,25 @@ def test_devices(
     particle_set: ParticleSet, gpu: str | None, count: int, chosen: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("napari_autorefine.xp.gpu_count", lambda: count)
-    devices, notes = refine_job.choose_devices(parameters(particle_set, cpu=False, gpu=gpu))
+    monkeypatch.setattr("napari_autorefine.xp.gpu_name", lambda number: f"Model {number}")
+    devices, (note,) = refine_job.choose_devices(parameters(particle_set, cpu=False, gpu=gpu))
     assert devices == chosen
-    assert bool(notes) == (gpu is not None or count > 0)
+    named = ", ".join(f"GPU {number} (Model {number})" for number in chosen)
+    assert note.text.startswith(f"Uses {named}." if chosen else "Uses the CPU: no GPU can be used")
+    assert note.level == ("warning" if not chosen and gpu is not None else "info")
 
 
-@pytest.mark.parametrize("gpu", ["2", "-1", "first"])
-def test_unknown_devices_are_refused(particle_set: ParticleSet, gpu: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("napari_autorefine.xp.gpu_count", lambda: 2)
+def test_no_gpu_is_looked_for_on_the_cpu(particle_set: ParticleSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("napari_autorefine.xp.gpu_count")
+    devices, (note,) = refine_job.choose_devices(parameters(particle_set, cpu=True))
+    assert (devices, note.text) == ((), "Uses the CPU, as asked for.")
+
+
+@pytest.mark.parametrize(("gpu", "count"), [("2", 2), ("-1", 2), ("first", 2), ("0", 0), ("1", 1)])
+def test_unknown_devices_are_refused(
+    particle_set: ParticleSet, gpu: str, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("napari_autorefine.xp.gpu_count", lambda: count)
     with pytest.raises(InputError, match="--gpu"):
         refine_job.choose_devices(parameters(particle_set, cpu=False, gpu=gpu))
 

@@ -193,26 +193,33 @@ def engine_options(params: RefineParams, inputs: RefineInputs) -> tuple[RefineOp
 
 
 def choose_devices(params: RefineParams) -> tuple[tuple[int, ...], list[Message]]:
-    """Return the GPUs to use, () for the CPU, and a message when that is not what was asked for."""
+    """Return the GPUs to use, () for the CPU, and a message that says so."""
     if params.cpu:
-        return (), [Message(text="Computing on the CPU, as asked for.")]
-    count = xp.gpu_count()
-    if count == 0:
-        if params.gpu is None:
-            return (), []
-        return (), [
-            Message(text="No GPU can be used (no CUDA driver, or no CuPy): computing on the CPU.", level="warning")
-        ]
+        return (), [Message(text="Uses the CPU, as asked for.")]
     words = [word for word in (params.gpu or "").replace(",", ":").split(":") if word.strip()]
     try:
-        chosen = tuple(dict.fromkeys(int(word) for word in words)) or tuple(range(count))
+        asked = tuple(dict.fromkeys(int(word) for word in words))
     except ValueError as error:
         raise InputError(f"--gpu {params.gpu} is not a list of GPU numbers such as 0:1.") from error
+    count = xp.gpu_count()
+    if count == 0:
+        if asked:
+            raise InputError(f"--gpu {params.gpu}: {_no_gpu()}; leave the option out to use the CPU.")
+        is_surprise = params.gpu is not None or xp.has_cupy()
+        return (), [Message(text=f"Uses the CPU: {_no_gpu()}.", level="warning" if is_surprise else "info")]
+    chosen = asked or tuple(range(count))
     if max(chosen) >= count or min(chosen) < 0:
-        raise InputError(f"--gpu {params.gpu}: this machine has the GPUs 0 to {count - 1}.")
-    names = ", ".join(str(number) for number in chosen)
-    text = f"The search of this version runs on the CPU; GPU {names} is left alone."
-    return chosen, [Message(text=text, level="warning")]
+        available = "GPU 0 only" if count == 1 else f"the GPUs 0 to {count - 1}"
+        raise InputError(f"--gpu {params.gpu}: this machine has {available}.")
+    names = ", ".join(f"GPU {number} ({xp.gpu_name(number)})" for number in chosen)
+    return chosen, [Message(text=f"Uses {names}.")]
+
+
+def _no_gpu() -> str:
+    """Say why there is no GPU."""
+    if xp.has_cupy():
+        return "CuPy finds no GPU that it can use (no device, or the driver is missing or too old)"
+    return "no GPU can be used without CuPy (pip install napari-autorefine[cuda12], or cuda13)"
 
 
 def _finished(last: RefinementState | None, files: RunFiles, screening: Screening) -> Finished:
