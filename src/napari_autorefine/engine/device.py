@@ -111,6 +111,7 @@ class DeviceHalf:
         self._job: HalfJob | None = None
         self._sums: DeviceSums | None = None
         self._shared: dict[int, SharedSlices] = {}
+        self._has_told_of_host = False
 
     def __enter__(self) -> DeviceHalf:
         if not self._attempt(self._load):
@@ -221,7 +222,7 @@ class DeviceHalf:
         if job.is_local:
             return {}
         return {
-            g.index: share_slices(job.context, g, job.grid, memory_bytes=memory_bytes, run=_in_turn)
+            g.index: share_slices(job.context, g, job.grid, memory_bytes=memory_bytes, run=in_turn)
             for g in job.geometries
         }
 
@@ -257,8 +258,9 @@ class DeviceHalf:
 
     def _on_host(self, indices: np.ndarray, raw: np.ndarray) -> list[ParticleResult]:
         """Search particles on the host."""
-        if self._job is not None:
-            self._warn(f"has too little memory for {len(indices)} particles: they are searched on the CPU")
+        if self._job is not None and not self._has_told_of_host:
+            self._has_told_of_host = True
+            self._warn("has too little memory for some particles even one by one: these are searched on the CPU")
         job = self._host_job
         job = replace(job, source=replace(job.source, read_images=lambda _: raw))
         return list(search_particles(make_search(job, indices, self._shared_within(job, 0))))
@@ -270,7 +272,8 @@ class DeviceHalf:
         self.notes.append(Message(text=text, level=level))
 
 
-def _in_turn(function: Callable[[int], None], items: Iterable[int]) -> None:
+def in_turn(function: Callable[[int], None], items: Iterable[int]) -> None:
+    """Call a function on every item; what a device does it does in parallel by itself."""
     for item in items:
         function(item)
 

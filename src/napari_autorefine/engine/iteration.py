@@ -11,7 +11,7 @@ import numpy as np
 from napari_autorefine.engine.accuracy import Accuracy, particle_accuracy
 from napari_autorefine.engine.block import BlockResult, run_block
 from napari_autorefine.engine.context import GroupGeometry, GroupModel, HalfContext
-from napari_autorefine.engine.device import DeviceTeam, resident_context, resident_geometry
+from napari_autorefine.engine.device import DeviceTeam, in_turn, resident_context, resident_geometry
 from napari_autorefine.engine.half_job import HalfJob, IterationPlan, make_search, matrix_source
 from napari_autorefine.engine.insertion import HalfSum, OrientationTable
 from napari_autorefine.engine.prepare import BlockSource, cut_into_blocks, transfer
@@ -94,17 +94,12 @@ def expected_accuracy(
         try:
             with on_device(device):
                 resident = tuple(resident_geometry(g, device) for g in geometries)
-                return _accuracy_of(setup, source, resident_context(half, device), resident, _each_in_turn)
+                return _accuracy_of(setup, source, resident_context(half, device), resident, in_turn)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
         release_device_memory(device)
     return _accuracy_of(setup, source, half, geometries, workers.each)
-
-
-def _each_in_turn(function: Callable[[int], None], items: Iterable[int]) -> None:
-    for item in items:
-        function(item)
 
 
 def _accuracy_of(
