@@ -115,7 +115,9 @@ def test_resolution_that_swings_does_not_go_on_for_ever() -> None:
 def test_fine_enough_is_asked_again_before_the_end() -> None:
     """Expected error 12 degrees when the step of 7.5 was judged, 1.3 degrees when the resolution stalls."""
     sampling = initial_sampling(replace(FASTER, healpix_order=4), 1.0)
-    convergence = Convergence(current_resolution_A=16.6, n_iter_without_resolution_gain=1, is_fine_enough=True)
+    convergence = Convergence(
+        current_resolution_A=16.6, n_iter_without_resolution_gain=1, n_iter_without_change=1, is_fine_enough=True
+    )
     decision = check_convergence(convergence, sampling, Accuracy(rot_deg=1.3, trans_A=1.0), FASTER)
     assert not decision.convergence.has_converged
     assert not decision.convergence.is_fine_enough
@@ -133,14 +135,15 @@ def test_fine_enough_is_asked_again_before_the_end() -> None:
         ({"n_iter_without_change": 0}, "poses still change"),
     ],
 )
-def test_every_condition_is_needed(change: dict[str, int | bool], reason: str) -> None:
+@pytest.mark.parametrize("options", [FASTER, SLOWER])
+def test_every_condition_is_needed(change: dict[str, int | bool], reason: str, options: RefineOptions) -> None:
     ready = Convergence(
         current_resolution_A=8.0, n_iter_without_resolution_gain=1, n_iter_without_change=1, is_fine_enough=True
     )
-    sampling = initial_sampling(replace(SLOWER, healpix_order=4), 1.0)
+    sampling = initial_sampling(replace(options, healpix_order=4), 1.0)
     accuracy = Accuracy(rot_deg=3.0, trans_A=1.0)
-    assert check_convergence(ready, sampling, accuracy, SLOWER).convergence.has_converged
-    decision = check_convergence(replace(ready, **change), sampling, accuracy, SLOWER)
+    assert check_convergence(ready, sampling, accuracy, options).convergence.has_converged
+    decision = check_convergence(replace(ready, **change), sampling, accuracy, options)
     assert not decision.convergence.has_converged
     assert reason in decision.reason
 
