@@ -8,7 +8,7 @@ import mrcfile
 import numpy as np
 import starfile
 
-from napari_autorefine.engine.images import half_transforms
+from napari_autorefine.engine.images import half_transforms, samples_of
 from napari_autorefine.engine.reconstruction import Accumulators
 from napari_autorefine.engine.samples import fourier_samples
 from napari_autorefine.kernels.backproject import backproject_cpu
@@ -45,7 +45,7 @@ def insert_particles(folder: Path, half: int | None, *, voxel_size_A: float) -> 
         if half not in (None, row.rlnRandomSubset):
             continue
         image = images[int(row.rlnImageName.split("@")[0]) - 1][None]
-        values = samples.gather(half_transforms(image))[0].astype(complex)
+        values = samples_of(half_transforms(image), samples)[0].astype(complex)
         turns = (samples.x * row.rlnOriginXAngst + samples.y * row.rlnOriginYAngst) / (pixel_size_A * size)
         contrast = transfer(row, optics[row.rlnOpticsGroup], samples.frequencies(pixel_size_A))
         values = (values * np.exp(-2j * np.pi * turns) * contrast)[None].astype(np.complex64)
