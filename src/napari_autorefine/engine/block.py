@@ -22,6 +22,8 @@ from napari_autorefine.xp import beside, to_host
 N_CHILD_ROT = 8
 _INTENSITY_PRECISION = 1.0 / 0.5**2  # prior spread 0.5: good particles differ by 0.3, poor ones by more
 _INTENSITY_RANGE = (0.05, 3.0)
+_PARENT_REACH = 20.0  # a parent whose log weight is this far below the best has no child of consequence
+_CROWDED = 0.3  # with more than this share of the grid left, one product with all of it is faster
 _NEGLIGIBLE = 12.0  # a log weight this far below the best is of no consequence
 
 
@@ -47,7 +49,7 @@ class Block:
     origin_prior_A : (n, 2) centre of the prior on offsets
     scale_group : (n,) int64
     norm : (n,) norm correction so far
-    intensity : (n,) intensity of the particle within its group so far
+    intensity : (n,) intensity of the particle within its group, as it is searched
     """
 
     half: HalfContext
@@ -197,19 +199,64 @@ def _select(scores: Any, settings: SearchSettings) -> Significant:
 
 
 def _global_first_pass(search: Search) -> Iterator[tuple[Candidates, Significant]]:
-    """First pass of all particles of the block against the whole grid, one product per chunk of orientations."""
+    """First pass of all particles of the block against the whole grid, one product per chunk of orientations.
+
+    On fine grids the parents of its orientations are compared first, and what comes nowhere near the best is left out.
+    """
     block, shared, settings = search.block, search.shared, search.settings
     assert shared is not None
-    scores = shared.scores(block.images, block.model, block.geometry, is_cc=settings.is_cc)
     log_prior = np.repeat(block.half.log_pdf_direction, search.grid.orientations.n_psi)
-    resident_prior = beside(log_prior, scores)
+    alive = _children_of_near_parents(search, shared)
+    if alive is not None:
+        for i, ids in enumerate(alive):
+            candidates = Candidates(dir_idx=shared.dir_idx[ids], psi_idx=shared.psi_idx[ids], log_prior=log_prior[ids])
+            yield candidates, _select(_scores_of(search, i, candidates, ids), settings)
+        return
+    scores = shared.table.scores(block.images, block.model, block.geometry.coarse_shifts, is_cc=settings.is_cc)
     candidates = Candidates(dir_idx=shared.dir_idx, psi_idx=shared.psi_idx, log_prior=log_prior)
     for i in range(len(block.particles)):
         own = scores[:, i, :]
         if not settings.is_cc:
-            own = own + resident_prior[:, None]
+            own = own + beside(log_prior, own)[:, None]
             own += beside(_log_shift_prior(search, i), own)[None, :]
         yield candidates, _select(own, settings)
+
+
+def _children_of_near_parents(search: Search, shared: SharedSlices) -> list[np.ndarray] | None:
+    """Orientations worth comparing for each particle; None without parents or when there are too many."""
+    block, parents = search.block, shared.parents
+    if parents is None:
+        return None
+    scores = parents.table.scores(block.images, block.model, block.geometry.screen_shifts, is_cc=False)
+    alive = []
+    for i in range(len(block.particles)):
+        best = (scores[:, i, :] + beside(_log_shift_prior(search, i), scores)[None, :]).max(axis=1)
+        alive.append(parents.children(to_host(best > best.max() - _PARENT_REACH)))
+    if sum(len(ids) for ids in alive) > _CROWDED * len(alive) * len(shared.dir_idx):
+        return None
+    return alive
+
+
+def _scores_of(search: Search, i: int, candidates: Candidates, ids: np.ndarray) -> Any:
+    """Log weights of one particle against some orientations of the grid, (n_rot, n_trans)."""
+    block, shared, geometry = search.block, search.shared, search.block.geometry
+    assert shared is not None
+    n = geometry.samples.n_coarse
+    if shared.coarse is not None:
+        slices = shared.coarse[beside(ids, shared.coarse)]
+    else:
+        rotations = search.grid.orientations.coarse_matrices(
+            candidates.dir_idx, candidates.psi_idx, search.grid.perturbation
+        )
+        matrices = geometry.sampling_matrices(rotations)
+        slices = expectation.make_slices(
+            block.half.reference, matrices, geometry.samples.coarse_rows, n, block.half.r2_max
+        )
+    trials = geometry.coarse_shifts.of(block.images.masked[i, :n])
+    scores = expectation.log_likelihoods(slices, trials, block.images.contrast[i, :n], block.model.score_weight[:n])
+    scores += beside(candidates.log_prior, scores)[:, None]
+    scores += beside(_log_shift_prior(search, i), scores)[None, :]
+    return scores
 
 
 def _local_first_pass(search: Search) -> Iterator[tuple[Candidates, Significant]]:

@@ -61,7 +61,8 @@ class GroupGeometry:
     frequencies : (n_sample, 2) in 1/A
     correction : (n_sample,) complex64 odd-aberration and MTF factor of the images, or None
     background : (N, N) float32, 1 outside the particle
-    screen_shifts, ring_shifts : trial shifts of the first pass on the screening disc and on the ring around it
+    coarse_shifts : trial shifts of the first pass on its samples
+    screen_shifts, ring_shifts : the same on the screening disc and on the ring around it; None without such a ring
     fine_shifts : trial shifts of the second pass on all samples
     count : (n_shell,) coefficients per reference shell that noise is summed over
     """
@@ -75,6 +76,7 @@ class GroupGeometry:
     frequencies: np.ndarray
     correction: Any | None
     background: Any
+    coarse_shifts: ShiftBasis
     screen_shifts: ShiftBasis
     ring_shifts: ShiftBasis | None
     fine_shifts: ShiftBasis

@@ -84,6 +84,7 @@ def resident_geometry(geometry: GroupGeometry, device: int) -> GroupGeometry:
         geometry,
         correction=None if geometry.correction is None else to_device(geometry.correction, device),
         background=to_device(geometry.background, device),
+        coarse_shifts=_resident_shifts(geometry.coarse_shifts, device),
         screen_shifts=_resident_shifts(geometry.screen_shifts, device),
         ring_shifts=None if geometry.ring_shifts is None else _resident_shifts(geometry.ring_shifts, device),
         fine_shifts=_resident_shifts(geometry.fine_shifts, device),

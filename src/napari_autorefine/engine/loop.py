@@ -49,6 +49,7 @@ from napari_autorefine.engine.workers import Workers
 from napari_autorefine.events import Event, IterationDone, Message, Progress
 
 _SCREENED_INFORMATION = 5.0
+_ROUGHEST_PARENT_ORDER = 2
 
 Step = Generator[Event | RefinementState, None, RefinementState]
 
@@ -134,8 +135,7 @@ def plan_iteration(setup: Setup, state: RefinementState, *, is_final: bool) -> I
         )
         if options.strict_highres_exp_A > 0:
             coarse = min(strict_image_size(options.strict_highres_exp_A, field), image_size)
-        screen = screening_size(setup, state, len(sizes), coarse) if state.sampling.is_local else coarse
-        sizes.append((screen, coarse, image_size))
+        sizes.append((coarse, coarse, image_size))
     return IterationPlan(
         iteration=state.iteration + 1,
         is_cc=options.firstiter_cc and state.iteration == 0,
@@ -145,13 +145,32 @@ def plan_iteration(setup: Setup, state: RefinementState, *, is_final: bool) -> I
     )
 
 
-def screening_size(setup: Setup, state: RefinementState, index: int, coarse_size: int) -> int:
-    """Working size beyond which the first pass of a local search has little to tell an optics group's particles.
+def with_screening(setup: Setup, state: RefinementState, plan: IterationPlan) -> IterationPlan:
+    """Choose the sizes of the screening before the first pass, once the search grid is known."""
+    sizes = tuple(
+        (screening_size(setup, state, i, coarse), coarse, size) for i, (_, coarse, size) in enumerate(plan.sizes)
+    )
+    return plan if plan.is_cc else replace(plan, sizes=sizes)
 
-    The expected information of a particle per shell is 1/4 n_k P_k / sigma2_k (mean squared CTF 1/2, n_k coefficients);
-    the size is the smallest that leaves out at most ``_SCREENED_INFORMATION``.
+
+def screening_size(setup: Setup, state: RefinementState, index: int, coarse_size: int) -> int:
+    """Working size of the screening before the first pass, of an optics group's images.
+
+    In global searches it is what orientations one order coarser resolve, or all when these would be too few. In local
+    searches the first pass has little to tell beyond it: the expected information of a particle per shell is
+    1/4 n_k P_k / sigma2_k (mean squared CTF 1/2, n_k coefficients), and the size is the smallest that leaves out at
+    most ``_SCREENED_INFORMATION``.
     """
-    optics, model = setup.optics[index], state.halves[0]
+    optics, model, sampling = setup.optics[index], state.halves[0], state.sampling
+    if not sampling.is_local:
+        if sampling.healpix_order <= _ROUGHEST_PARENT_ORDER:
+            return coarse_size
+        return coarse_image_size(
+            replace(sampling, healpix_order=sampling.healpix_order - 1),
+            particle_diameter_A=setup.options.particle_diameter_A,
+            field_of_view_A=optics.box_size * optics.pixel_size_A,
+            current_size=coarse_size,
+        )
     n_shell = optics.box_size // 2 + 1
     shells = reference_shells(n_shell, optics, setup.box_size, setup.voxel_size_A)
     ratio = slice_power(model)[shells] / model.sigma2_noise[index][shells]
@@ -185,6 +204,7 @@ def _expectation(
             state = replace(state, sampling=decision.sampling, convergence=decision.convergence)
             if decision.is_refined:
                 yield Message(text=f"Search: {decision.reason}.")
+    plan = with_screening(setup, state, plan)
     state, orientations = _with_directions(setup, state)
     grid = SearchGrid.from_sampling(state.sampling, orientations)
     geometries = _geometries(setup, grid, plan)

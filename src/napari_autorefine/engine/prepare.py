@@ -18,6 +18,10 @@ from napari_autorefine.model.geometry import round_half_away
 from napari_autorefine.model.particles import Particles
 from napari_autorefine.xp import REAL, array_module, beside
 
+# Poses are searched for as if no particle were weaker than this: what is weaker adds little to the map anyway, but its
+# flat posterior would take as long as hundreds of good particles.
+LOWEST_SEARCHED = 0.5
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockSource:
@@ -78,36 +82,46 @@ def prepare_block(source: BlockSource, half: HalfContext, geometry: GroupGeometr
     prior = source.particles.origin_prior_A
     scale_group = source.scale_group[indices]
     intensity = poses.intensities[indices]
-    scale = half.scale[scale_group] * intensity
+    searched = np.maximum(intensity, LOWEST_SEARCHED)
+    model_ctf = transfer(source, geometry, indices)
+    images = _prepared(masked, moved, geometry, model_ctf, (half.scale[scale_group], searched, intensity / searched))
     return Block(
         half=half,
         geometry=geometry,
         particles=indices,
-        images=_prepared(masked, moved, geometry, transfer(source, geometry, indices), scale),
+        images=images,
         old_origin_A=old_px * pixel,
         origin_prior_A=np.zeros((len(indices), 2)) if prior is None else prior[indices, :2],
         scale_group=scale_group,
         norm=norm,
-        intensity=intensity,
+        intensity=searched,
     )
 
 
-def _prepared(masked: Any, moved: Any, geometry: GroupGeometry, model_ctf: Any, scale: np.ndarray) -> PreparedImages:
-    """Transform masked and unmasked images (n, N, N) and put their transfer functions and scales (n,) beside them."""
+def _prepared(
+    masked: Any, moved: Any, geometry: GroupGeometry, model_ctf: Any, scales: tuple[np.ndarray, ...]
+) -> PreparedImages:
+    """Transform masked and unmasked images (n, N, N) and put their transfer functions beside them.
+
+    ``scales`` are (n,) each: of the group, the particle's as searched, and by how much it is weaker in the map.
+    """
     spectra = image_steps.half_transforms(masked)
     samples = image_steps.samples_of(spectra, geometry.samples)
     moved_samples = image_steps.samples_of(image_steps.half_transforms(moved), geometry.samples)
     if geometry.correction is not None:
         samples, moved_samples = samples * geometry.correction, moved_samples * geometry.correction
-    contrast = model_ctf * beside(scale.astype(REAL), model_ctf)[:, None]
-    is_premultiplied = geometry.optics.is_premultiplied
+    group, searched, weaker = (beside(scale.astype(REAL), model_ctf)[:, None] for scale in scales)
+    contrast = model_ctf * (group * searched)
+    gain, weight = contrast, contrast * contrast
+    if geometry.optics.is_premultiplied:
+        gain, weight = searched * array_module(contrast).ones_like(contrast), contrast * searched
     return PreparedImages(
         masked=samples,
         unmasked=moved_samples,
         model_ctf=model_ctf,
         contrast=contrast,
-        gain=array_module(contrast).ones_like(contrast) if is_premultiplied else contrast,
-        weight=contrast if is_premultiplied else contrast * contrast,
+        gain=gain * weaker,
+        weight=weight * (weaker * weaker),
         outer_power=image_steps.outer_power(spectra, geometry.samples),
     )
 

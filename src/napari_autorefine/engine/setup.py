@@ -132,6 +132,7 @@ def group_geometry(setup: Setup, index: int, grid: SearchGrid, sizes: tuple[int,
         frequencies=frequencies,
         correction=image_correction(optics, frequencies, relative_mtf(setup, index, frequencies)),
         background=circular_background(optics.box_size, radius_px, options.mask_edge_px),
+        coarse_shifts=shift_basis(samples, grid.trial_shifts_A / pixel, slice(samples.n_coarse)),
         screen_shifts=shift_basis(samples, grid.trial_shifts_A / pixel, slice(samples.n_screen)),
         ring_shifts=None
         if samples.n_screen == samples.n_coarse
