@@ -93,6 +93,19 @@ def test_a_half_set_searched_on_a_device_is_that_of_the_host(gpu: None, name: st
     assert_same(half_sets.run(replace(case, devices=(0,))), on_host(case))
 
 
+def test_a_fine_global_search_compares_parents_first_on_a_device_too(gpu: None) -> None:
+    data = phantoms.simulate(phantoms.ASYMMETRIC, 8, snr=4.0, box_size=40, pixel_size_A=2.5)
+    options = RefineOptions(
+        particle_diameter_A=72.0, ini_high_A=8.0, healpix_order=3, auto_local_healpix_order=5, offset_range_px=2.0,
+        offset_step_px=1.0, mask_edge_px=3.0, max_iterations=1, firstiter_cc=False, low_resol_join_halves_A=-1.0,
+    )  # fmt: skip
+    found, expected = (
+        [e for e in refine(data.problem, replace(options, devices=devices)) if isinstance(e, RefinementState)][-1]
+        for devices in ((0,), ())
+    )
+    assert_same_state(found, expected)
+
+
 @pytest.mark.parametrize("is_local", [False, True])
 def test_two_devices_share_the_blocks(machine: Machine, is_local: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     served = serving_devices(monkeypatch)
