@@ -74,6 +74,9 @@ class Device:
         if not 0 <= self.id < len(MACHINE.names):
             raise RuntimeError("cudaErrorInvalidDevice: invalid device ordinal")
 
+    def __repr__(self) -> str:
+        return f"<CUDA Device {self.id}>"
+
     def __enter__(self) -> Device:
         self._previous, MACHINE.current = MACHINE.current, self.id
         return self

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from napari_autorefine.kernels._load import load_kernel
-from napari_autorefine.xp import array_module, to_host
+from napari_autorefine.xp import array_module, device_of, to_host
 
 THREADS = 128  # per block: a small multiple of the warp, no kernel needs more registers than this leaves
 _MAX_GRID_Y = 65535
@@ -45,11 +45,11 @@ def _coordinates(rows: Any, like: Any) -> Any:
     if rows.shape[1] == 3:
         return xp.asarray(rows, dtype=xp.int32, order="C")
     table = np.ascontiguousarray(to_host(rows), dtype=np.int32)
-    return _expanded(table.tobytes(), xp, str(getattr(like, "device", "")))
+    return _expanded(table.tobytes(), xp, device_of(like))
 
 
 @functools.lru_cache(maxsize=64)
-def _expanded(table: bytes, xp: Any, device: str) -> Any:
+def _expanded(table: bytes, xp: Any, device: int | None) -> Any:
     """Frequencies of a row table, kept per device: an iteration uses few tables, each many times."""
     return xp.asarray(expand_rows(np.frombuffer(table, dtype=np.int32).reshape(-1, 5)))
 
