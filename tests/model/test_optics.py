@@ -68,7 +68,9 @@ def test_odd_is_odd_and_even_is_even() -> None:
     rng = np.random.default_rng(3)
     optics = replace(OPTICS, odd_zernike=tuple(rng.normal(size=12)), even_zernike=tuple(rng.normal(size=15)))
     np.testing.assert_allclose(aberration_phase(optics, -POINTS), -aberration_phase(optics, POINTS), atol=1e-14)
-    np.testing.assert_allclose(even_aberration_phase(optics, -POINTS), even_aberration_phase(optics, POINTS), atol=1e-14)
+    np.testing.assert_allclose(
+        even_aberration_phase(optics, -POINTS), even_aberration_phase(optics, POINTS), atol=1e-14
+    )
 
 
 def test_aberrations_act_on_magnified_frequencies() -> None:

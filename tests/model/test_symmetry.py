@@ -27,7 +27,9 @@ def test_order_and_identity(name: str, order: int) -> None:
 @pytest.mark.parametrize("name", ["C5", "D3", "T", "O", "I1", "I2", "I3", "I4"])
 def test_is_a_group_of_rotations(name: str) -> None:
     operators = point_group(name).operators
-    np.testing.assert_allclose(operators @ operators.swapaxes(1, 2), np.broadcast_to(np.eye(3), operators.shape), atol=1e-12)
+    np.testing.assert_allclose(
+        operators @ operators.swapaxes(1, 2), np.broadcast_to(np.eye(3), operators.shape), atol=1e-12
+    )
     np.testing.assert_allclose(np.linalg.det(operators), 1.0, atol=1e-12)
     products = (operators[:, None] @ operators[None, :]).reshape(-1, 3, 3)
     distances = np.abs(products[:, None] - operators[None]).max(axis=(2, 3)).min(axis=1)

@@ -17,13 +17,14 @@ from napari_autorefine.engine.neighborhoods import LocalOrientations
 from napari_autorefine.engine.shifts import ShiftedImage
 from napari_autorefine.engine.slices import SharedSlices
 from napari_autorefine.model.geometry import matrix_to_euler
-from napari_autorefine.xp import beside, to_host
+from napari_autorefine.xp import array_module, beside, to_host
 
 N_CHILD_ROT = 8
 _INTENSITY_PRECISION = 1.0 / 0.5**2  # prior spread 0.5: good particles differ by 0.3, poor ones by more
 _INTENSITY_RANGE = (0.05, 3.0)
 _PARENT_REACH = 20.0  # a parent whose log weight is this far below the best has no child of consequence
 _CROWDED = 0.3  # with more than this share of the grid left, one product with all of it is faster
+_HELD_SAMPLES = 4 << 20  # Fourier samples of one particle's fine slices that are held at a time
 _NEGLIGIBLE = 12.0  # a log weight this far below the best is of no consequence
 
 
@@ -104,6 +105,43 @@ class Search:
     local: LocalOrientations | None
 
 
+@dataclass(slots=True, kw_only=True)
+class FineSlices:
+    """Slices of fine orientations, taken from the shared table or sampled when asked for; the last are remembered."""
+
+    search: Search
+    orientations: np.ndarray
+    matrices: np.ndarray
+    _rows: np.ndarray | None = None
+    _slices: Any = None
+
+    @property
+    def n_sample(self) -> int:
+        """Samples of a slice."""
+        return self.search.block.geometry.samples.n_sample
+
+    def of(self, rows: np.ndarray) -> Any:
+        """Return the slices (n, n_sample) of some of the orientations, ``rows`` ascending."""
+        if self._rows is not None and rows[0] >= self._rows[0] and rows[-1] <= self._rows[-1]:
+            if len(rows) == len(self._rows):
+                return self._slices
+            return self._slices[beside(rows - self._rows[0], self._slices)]
+        self._rows, self._slices = None, None
+        slices = self._sampled(rows)
+        if rows[-1] - rows[0] + 1 == len(rows):
+            self._rows, self._slices = rows, slices
+        return slices
+
+    def _sampled(self, rows: np.ndarray) -> Any:
+        block, shared = self.search.block, self.search.shared
+        if shared is not None and shared.fine is not None:
+            return shared.fine[beside(self.orientations[rows], shared.fine)]
+        samples = block.geometry.samples
+        return expectation.make_slices(
+            block.half.reference, self.matrices[rows], samples.rows, samples.n_sample, block.half.r2_max
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinePass:
     """Fine samples of one particle, before they are weighted.
@@ -113,7 +151,7 @@ class FinePass:
     orientations : (n_o,) int64, numbers on the fine grid
     directions : (n_o,) int, coarse direction each belongs to
     rotations, matrices : (n_o, 3, 3), reference -> view, and for the kernels
-    slices : (n_o, n_sample) complex64
+    slices : where their slices come from
     shifts : (n_t,) int64, fine shifts
     trials : the masked image at these shifts
     count : coarse samples they come from
@@ -123,7 +161,7 @@ class FinePass:
     directions: np.ndarray
     rotations: np.ndarray
     matrices: np.ndarray
-    slices: Any
+    slices: FineSlices
     shifts: np.ndarray
     trials: ShiftedImage
     count: int
@@ -131,7 +169,7 @@ class FinePass:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParticleResult:
-    """Everything one particle leaves behind; ``insertion`` is None once a device has added it to its own sums."""
+    """Everything one particle leaves behind; ``insertions`` are empty once a device has added them to its own sums."""
 
     euler_deg: np.ndarray
     origin_A: np.ndarray
@@ -147,7 +185,7 @@ class ParticleResult:
     weight: float
     directions: np.ndarray
     direction_weights: np.ndarray
-    insertion: Insertion | None
+    insertions: tuple[Insertion, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -320,14 +358,13 @@ def _reach_of_ring(block: Block, i: int) -> float:
 
 def _second_pass(search: Search, i: int, candidates: Candidates, kept: Significant) -> ParticleResult:
     """Posterior on the children of the significant coarse samples, and its sums."""
-    block, settings = search.block, search.settings
+    settings = search.settings
     fine = _fine_pass(search, i, candidates, kept)
-    contrast, weight = block.images.contrast[i], block.model.score_weight
     n_child = search.grid.fine_shifts_A.shape[1]
-    if settings.is_cc:
-        scores = expectation.correlations(fine.slices, fine.trials, block.images.masked[i], contrast, weight > 0)
-    else:
-        scores = expectation.log_likelihoods(fine.slices, fine.trials, contrast, weight)
+    parts = _chunks(len(fine.orientations), fine.slices.n_sample)
+    scores = [_fine_scores(search, i, fine, part) for part in parts]
+    scores = scores[0] if len(scores) == 1 else array_module(scores[0]).concatenate(scores)
+    if not settings.is_cc:
         scores += beside(np.repeat(candidates.log_prior[kept.rotations], N_CHILD_ROT), scores)[:, None]
         scores += beside(np.repeat(_log_shift_prior(search, i)[kept.shifts], n_child), scores)[None, :]
     scores[beside(~expectation.expand_pairs(kept.pairs, N_CHILD_ROT, n_child), scores)] = -np.inf
@@ -335,29 +372,37 @@ def _second_pass(search: Search, i: int, candidates: Candidates, kept: Significa
     return _sums(search, i, fine, found)
 
 
+def _chunks(n: int, n_sample: int) -> list[slice]:
+    """Parts of n slices that are held at a time: a flat posterior must not take memory in proportion."""
+    size = max(_HELD_SAMPLES // n_sample, 64)
+    return [slice(start, min(start + size, n)) for start in range(0, n, size)]
+
+
+def _fine_scores(search: Search, i: int, fine: FinePass, part: slice) -> Any:
+    block, settings = search.block, search.settings
+    contrast, weight = block.images.contrast[i], block.model.score_weight
+    slices = fine.slices.of(np.arange(part.start, part.stop))
+    if settings.is_cc:
+        return expectation.correlations(slices, fine.trials, block.images.masked[i], contrast, weight > 0)
+    return expectation.log_likelihoods(slices, fine.trials, contrast, weight)
+
+
 def _fine_pass(search: Search, i: int, candidates: Candidates, kept: Significant) -> FinePass:
-    block, grid, shared = search.block, search.grid, search.shared
+    block, grid = search.block, search.grid
     geometry = block.geometry
     dir_idx, psi_idx = candidates.dir_idx[kept.rotations], candidates.psi_idx[kept.rotations]
     rotations = grid.orientations.child_matrices(dir_idx, psi_idx, grid.perturbation).reshape(-1, 3, 3)
     coarse = dir_idx.astype(np.int64) * grid.orientations.n_psi + psi_idx
     orientations = (coarse[:, None] * N_CHILD_ROT + np.arange(N_CHILD_ROT)).ravel()
-    matrices = geometry.sampling_matrices(rotations)
-    if shared is not None and shared.fine is not None:
-        slices = shared.fine[beside(orientations, shared.fine)]
-    else:
-        samples = geometry.samples
-        slices = expectation.make_slices(
-            block.half.reference, matrices, samples.rows, samples.n_sample, block.half.r2_max
-        )
     n_child = grid.fine_shifts_A.shape[1]
     shifts = (kept.shifts[:, None] * n_child + np.arange(n_child)).ravel()
+    matrices = geometry.sampling_matrices(rotations)
     return FinePass(
         orientations=orientations,
         directions=np.repeat(dir_idx, N_CHILD_ROT),
         rotations=rotations,
         matrices=matrices,
-        slices=slices,
+        slices=FineSlices(search=search, orientations=orientations, matrices=matrices),
         shifts=shifts,
         trials=geometry.fine_shifts.of(block.images.masked[i], shifts),
         count=kept.count,
@@ -366,20 +411,8 @@ def _fine_pass(search: Search, i: int, candidates: Candidates, kept: Significant
 
 def _sums(search: Search, i: int, fine: FinePass, found: Posterior) -> ParticleResult:
     """Sum what one particle contributes under its posterior."""
-    block, images, geometry, model = search.block, search.block.images, search.block.geometry, search.block.model
-    rows = beside(found.rows, fine.slices)
-    slices = fine.slices[rows] if len(rows) < len(fine.slices) else fine.slices
-    moments = maximization.residual_moments(
-        found, slices, images.masked[i], fine.trials.only(found.columns), images.contrast[i]
-    )
-    contribution = maximization.Contribution(
-        orientations=fine.orientations[found.rows],
-        matrices=fine.matrices[found.rows],
-        gain=images.gain[i] * model.inverse_sigma2,
-        weight=images.weight[i] * model.inverse_sigma2,
-        rows=geometry.samples.rows,
-    )
-    trials = geometry.fine_shifts.of(images.unmasked[i], fine.shifts[found.columns])
+    block, images, geometry = search.block, search.block.images, search.block.geometry
+    moments, insertions = _weighted_slices(search, i, fine, found)
     n_shell = search.settings.n_shell
     noise = np.bincount(geometry.model_shell, weights=moments.residual, minlength=n_shell)
     noise += np.bincount(geometry.outer_shell, weights=images.outer_power[i], minlength=n_shell)
@@ -404,8 +437,35 @@ def _sums(search: Search, i: int, fine: FinePass, found: Posterior) -> ParticleR
         weight=float(column_weight.sum()),
         directions=fine.directions[found.rows],
         direction_weights=weights.sum(axis=1, dtype=np.float64),
-        insertion=maximization.insertion(found, trials, contribution),
+        insertions=insertions,
     )
+
+
+def _weighted_slices(
+    search: Search, i: int, fine: FinePass, found: Posterior
+) -> tuple[maximization.Moments, tuple[Insertion, ...]]:
+    """Residual moments and insertions of a particle, a part of its orientations at a time."""
+    images, geometry, model = search.block.images, search.block.geometry, search.block.model
+    masked_trials = fine.trials.only(found.columns)
+    trials = geometry.fine_shifts.of(images.unmasked[i], fine.shifts[found.columns])
+    cross = power = None
+    insertions = []
+    for part in _chunks(len(found.rows), fine.slices.n_sample):
+        rows, weights = found.rows[part], found.weights[part]
+        slices = fine.slices.of(rows)
+        own_cross, own_power = maximization.slice_moments(slices, masked_trials, weights)
+        cross = own_cross if cross is None else cross + own_cross
+        power = own_power if power is None else power + own_power
+        contribution = maximization.Contribution(
+            orientations=fine.orientations[rows],
+            matrices=fine.matrices[rows],
+            gain=images.gain[i] * model.inverse_sigma2,
+            weight=images.weight[i] * model.inverse_sigma2,
+            rows=geometry.samples.rows,
+        )
+        insertions.append(maximization.insertion(weights, trials, contribution))
+    moments = maximization.moments(cross, power, images.masked[i], images.contrast[i], total=float(found.weights.sum()))
+    return moments, tuple(insertions)
 
 
 def _intensity(block: Block, i: int, moments: maximization.Moments) -> float:

@@ -239,12 +239,14 @@ class DeviceHalf:
         source = replace(self._job.source, read_images=lambda _: raw)
         search = make_search(replace(self._job, source=source), indices, self._shared)
         for result in search_particles(search):
-            assert result.insertion is not None
             if self._sums is None:
-                done.append(replace(result, insertion=_on_host(result.insertion)))
-            else:
-                self._sums.add(search.block.geometry.index, result.insertion)
-                done.append(replace(result, insertion=None))
+                done.append(replace(result, insertions=tuple(_on_host(entry) for entry in result.insertions)))
+                continue
+            # All that is needed is on the device before the first is added: memory cannot run out between them.
+            entries = [replace(e, matrices=to_device(e.matrices, self.device)) for e in result.insertions]
+            for entry in entries:
+                self._sums.add(search.block.geometry.index, entry)
+            done.append(replace(result, insertions=()))
 
     def _save_memory(self) -> bool:
         """Make the next try need less memory; False when nothing is left to save."""

@@ -23,6 +23,8 @@ from napari_autorefine.kernels import project
 from napari_autorefine.kernels.moments import weighted_power
 from napari_autorefine.xp import array_module, beside, to_host
 
+MOST_ROTATIONS = 2000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Significant:
@@ -123,9 +125,18 @@ def winner(scores: Any) -> tuple[Any, float, float]:
 
 
 def keep_significant(weights: Any) -> Significant:
-    """Turn first-pass weights (n_rot, n_trans) into the list of coarse samples to refine."""
+    """Turn first-pass weights (n_rot, n_trans) into the list of coarse samples to refine.
+
+    Of an image that fits everywhere, only the ``MOST_ROTATIONS`` orientations that fit best are refined.
+    """
     kept = to_host(weights > 0)
     rotations = np.flatnonzero(kept.any(axis=1))
+    if len(rotations) > MOST_ROTATIONS:
+        best = np.argsort(-to_host(weights.max(axis=1))[rotations], kind="stable")[:MOST_ROTATIONS]
+        flat = np.zeros(len(kept), dtype=bool)
+        flat[rotations[best]] = True
+        kept = kept & flat[:, None]
+        rotations = np.flatnonzero(flat)
     shifts = np.flatnonzero(kept.any(axis=0))
     return Significant(
         rotations=rotations, shifts=shifts, pairs=kept[np.ix_(rotations, shifts)], count=int(np.count_nonzero(kept))

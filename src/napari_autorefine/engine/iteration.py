@@ -150,8 +150,8 @@ def run_half(
             statistics.add(result, norms)
             table.fill(result, norms)
             for particle in result.results:
-                if particle.insertion is not None:
-                    half_sum.add(result.group, particle.insertion)
+                for entry in particle.insertions:
+                    half_sum.add(result.group, entry)
             done += len(result.particles)
             yield from () if team is None else team.notes()
             yield Progress(stage="expectation", done=done, total=total, iteration=job.plan.iteration)

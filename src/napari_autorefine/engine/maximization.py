@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from napari_autorefine.engine.expectation import Posterior
 from napari_autorefine.engine.shifts import ShiftedImage
 from napari_autorefine.kernels.moments import mean_power
 from napari_autorefine.xp import to_host
@@ -78,35 +77,43 @@ class Moments:
     power: np.ndarray
 
 
-def residual_moments(posterior: Posterior, slices: Any, masked: Any, trials: ShiftedImage, contrast: Any) -> Moments:
-    """Moments of the masked image against the slices of its posterior.
+def slice_moments(slices: Any, trials: ShiftedImage, weights: Any) -> tuple[Any, Any]:
+    """Sum w Re(conj(P) X_t) and w |P|^2 over orientations and shifts, (K,) each.
 
     Parameters
     ----------
-    posterior : weights (n_o, n_t)
     slices : (n_o, K) complex64
-    masked : (K,) complex64
-    trials : the masked image at the shifts of the posterior
-    contrast : (K,) float32
+    trials : the masked image at n_t shifts
+    weights : (n_o, n_t) posterior
     """
-    cross = trials.correlation(slices, posterior.weights)
-    power = mean_power(slices, posterior.weights.sum(axis=1))
-    total = posterior.weights.sum()
-    residual = total * (masked.real**2 + masked.imag**2) - 2.0 * contrast * cross + contrast**2 * power
+    return trials.correlation(slices, weights), mean_power(slices, weights.sum(axis=1))
+
+
+def moments(cross: Any, power: Any, masked: Any, contrast: Any, *, total: float) -> Moments:
+    """Residual statistics from summed slice moments.
+
+    Parameters
+    ----------
+    cross, power : (K,), see ``slice_moments``
+    masked : (K,) complex64 image
+    contrast : (K,) float32
+    total : sum of the posterior weights used
+    """
+    residual = np.float32(total) * (masked.real**2 + masked.imag**2) - 2.0 * contrast * cross + contrast**2 * power
     return Moments(residual=to_host(residual), cross=to_host(cross), power=to_host(power))
 
 
-def insertion(posterior: Posterior, trials: ShiftedImage, contribution: Contribution) -> Insertion:
+def insertion(weights: Any, trials: ShiftedImage, contribution: Contribution) -> Insertion:
     """Weighted unmasked images of one particle.
 
     Parameters
     ----------
-    posterior : weights (n_o, n_t)
-    trials : the unmasked image at the shifts of the posterior
+    weights : (n_o, n_t) posterior
+    trials : the unmasked image at the n_t shifts
     contribution : what the images are multiplied by and where they go
     """
-    values = trials.times(contribution.gain).averaged(posterior.weights)
-    amounts = posterior.weights.sum(axis=1)
+    values = trials.times(contribution.gain).averaged(weights)
+    amounts = weights.sum(axis=1)
     return Insertion(
         orientations=contribution.orientations,
         matrices=contribution.matrices,
