@@ -21,13 +21,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from napari_autorefine.engine.block import BlockResult, ParticleResult, search_particles
+from napari_autorefine.engine.block import BlockResult, search_particles
 from napari_autorefine.engine.context import GroupGeometry, HalfContext
 from napari_autorefine.engine.device_sums import DeviceSums
 from napari_autorefine.engine.half_job import HalfJob, make_search, matrix_source
 from napari_autorefine.engine.insertion import OrientationTable
 from napari_autorefine.engine.maximization import Insertion
 from napari_autorefine.engine.reconstruction import Accumulators
+from napari_autorefine.engine.second_pass import ParticleResult
 from napari_autorefine.engine.shifts import ShiftBasis
 from napari_autorefine.engine.slices import SharedSlices, share_slices
 from napari_autorefine.engine.workers import Workers

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from napari_autorefine.engine.block import Search, SearchSettings
 from napari_autorefine.engine.context import GroupGeometry, HalfContext, SearchGrid
+from napari_autorefine.engine.grids import N_CHILD
 from napari_autorefine.engine.neighborhoods import local_neighborhoods
 from napari_autorefine.engine.prepare import BlockSource, prepare_block
+from napari_autorefine.engine.search import Search, SearchSettings
 from napari_autorefine.engine.setup import Setup
 from napari_autorefine.engine.slices import SharedSlices
-
-N_CHILD_ROT = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +49,7 @@ class HalfJob:
     @property
     def n_fine_orientation(self) -> int:
         """Orientations of the fine grid."""
-        return N_CHILD_ROT * self.grid.orientations.n_orientation
+        return N_CHILD * self.grid.orientations.n_orientation
 
     def geometry_of(self, indices: np.ndarray) -> GroupGeometry:
         """Return the geometry of a block's optics group."""
@@ -82,7 +81,7 @@ def matrix_source(geometry: GroupGeometry, grid: SearchGrid) -> Callable[[np.nda
     """Return the function from fine orientation numbers to kernel matrices."""
 
     def matrices(fine: np.ndarray) -> np.ndarray:
-        coarse, child = np.divmod(fine, N_CHILD_ROT)
+        coarse, child = np.divmod(fine, N_CHILD)
         dir_idx, psi_idx = np.divmod(coarse, grid.orientations.n_psi)
         rotations = grid.orientations.child_matrices(dir_idx, psi_idx, grid.perturbation)
         return geometry.sampling_matrices(rotations[np.arange(len(fine)), child])

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from napari_autorefine.engine import images as image_steps
-from napari_autorefine.engine.block import Block
 from napari_autorefine.engine.context import GroupGeometry, HalfContext
 from napari_autorefine.engine.images import PreparedImages
 from napari_autorefine.engine.problem import ReadImages, RefineOptions
+from napari_autorefine.engine.search import Block
 from napari_autorefine.engine.state import Poses
 from napari_autorefine.model.ctf import ctf
 from napari_autorefine.model.geometry import round_half_away

@@ -16,7 +16,7 @@ import numpy as np
 
 from napari_autorefine.engine.context import GroupGeometry, GroupModel, HalfContext, SearchGrid
 from napari_autorefine.engine.expectation import make_slices
-from napari_autorefine.engine.grids import OrientationGrid
+from napari_autorefine.engine.grids import N_CHILD, OrientationGrid
 from napari_autorefine.engine.images import PreparedImages
 from napari_autorefine.engine.shifts import ShiftBasis, as_real
 from napari_autorefine.model.geometry import euler_to_matrix
@@ -24,7 +24,6 @@ from napari_autorefine.xp import array_module
 
 Map = Callable[[Callable[[int], None], range], Any]
 _CHUNK = 2048
-N_CHILD_ROT = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -147,7 +146,7 @@ def share_slices(
         return orientations.coarse_matrices(dir_idx[part], psi_idx[part], grid.perturbation)
 
     def fine_rotations(part: slice) -> np.ndarray:
-        own = slice(part.start // N_CHILD_ROT, part.stop // N_CHILD_ROT)
+        own = slice(part.start // N_CHILD, part.stop // N_CHILD)
         return orientations.child_matrices(dir_idx[own], psi_idx[own], grid.perturbation).reshape(-1, 3, 3)
 
     def kept(table: SliceTable, budget: int, *, with_power: bool) -> tuple[SliceTable, int]:
@@ -158,7 +157,7 @@ def share_slices(
         rows=samples.coarse_rows, n_sample=samples.n_coarse,
     )  # fmt: skip
     fine = SliceTable(
-        half=half, geometry=geometry, n_rot=N_CHILD_ROT * n_rot, rotations=fine_rotations,
+        half=half, geometry=geometry, n_rot=N_CHILD * n_rot, rotations=fine_rotations,
         rows=samples.rows, n_sample=samples.n_sample,
     )  # fmt: skip
     parents = None

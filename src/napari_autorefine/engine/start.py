@@ -27,8 +27,7 @@ from napari_autorefine.engine.workers import Workers
 from napari_autorefine.events import Message, Progress
 from napari_autorefine.model.geometry import round_half_away
 
-_N_NOISE_PARTICLES, _N_BACKGROUND, _CHUNK = 1000, 50, 32
-_NORMALISED = (0.5, 0.5, 2.0)  # largest |mean / std|, smallest and largest std of the background
+_N_NOISE_PARTICLES, _CHUNK = 1000, 32
 
 
 def initial_poses(setup: Setup) -> Poses:
@@ -125,7 +124,6 @@ def initial_noise(setup: Setup, poses: Poses, workers: Workers) -> Generator[Pro
     order = np.concatenate([setup.members(1), setup.members(2)])
     optics_index = setup.problem.particles.optics_index
     sigma2 = np.empty((len(setup.optics), setup.n_shell))
-    odd_background = 0
     for index, optics in enumerate(setup.optics):
         chosen = order[optics_index[order] == index][:_N_NOISE_PARTICLES]
         if len(chosen) == 0:
@@ -135,35 +133,26 @@ def initial_noise(setup: Setup, poses: Poses, workers: Workers) -> Generator[Pro
             optics.box_size, setup.options.particle_diameter_A / (2 * optics.pixel_size_A), setup.options.mask_edge_px
         )
 
-        def measure(part: np.ndarray, background: np.ndarray = background) -> tuple[np.ndarray, np.ndarray, int]:
+        def measure(part: np.ndarray, background: np.ndarray = background) -> tuple[np.ndarray, np.ndarray]:
             return _measure(setup, poses, part, background)
 
         chunks = [chosen[start : start + _CHUNK] for start in range(0, len(chosen), _CHUNK)]
         spectrum, done = np.zeros(optics.box_size // 2 + 1), 0
         mean_image = np.zeros((optics.box_size, optics.box_size))
-        for chunk, (power, image, odd) in zip(chunks, workers.ordered(measure, chunks), strict=True):
+        for chunk, (power, image) in zip(chunks, workers.ordered(measure, chunks), strict=True):
             spectrum += power
             mean_image = mean_image + image
-            odd_background += odd
             done += len(chunk)
             yield Progress(stage="noise spectra", done=done, total=len(chosen), iteration=0)
         mean_power = image_power_spectrum((mean_image / len(chosen))[None])[0]
         sigma2[index] = _on_reference_grid(setup, index, initial_sigma2_noise(spectrum / len(chosen), mean_power))
     without_images = np.isnan(sigma2[:, 0])
     sigma2[without_images] = np.nanmean(sigma2, axis=0)
-    if odd_background:
-        yield Message(
-            level="warning",
-            text=f"{odd_background} images are not normalised (background mean 0, standard deviation 1); the noise"
-            " and norm estimates correct for it, but extraction with normalisation is the safer start.",
-        )
     return sigma2
 
 
-def _measure(
-    setup: Setup, poses: Poses, part: np.ndarray, background: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """Return summed spectrum, summed image and number of badly normalised images of some particles."""
+def _measure(setup: Setup, poses: Poses, part: np.ndarray, background: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the summed spectrum and the summed image of some particles."""
     raw = np.asarray(setup.problem.read_images(part), dtype=np.float32)
     optics = setup.optics[int(setup.problem.particles.optics_index[part[0]])]
     shifts = round_half_away(poses.origin_A[part] / optics.pixel_size_A)
@@ -173,16 +162,7 @@ def _measure(
         fill = noise_images(flat, optics.box_size, setup.options.random_seed + part)
     masked, _ = move_and_mask(raw, shifts, np.ones(len(part)), background, fill=fill)
     summed = masked.sum(axis=0, dtype=np.float64)
-    return image_power_spectrum(masked).sum(axis=0), summed, _count_unnormalised(raw[:, background > 0.99])
-
-
-def _count_unnormalised(pixels: np.ndarray) -> int:
-    """Images whose background pixels (n, n_pixel) are far from mean 0 and standard deviation 1; 0 with few pixels."""
-    if pixels.shape[1] < _N_BACKGROUND:
-        return 0
-    mean, std = pixels.mean(axis=1), pixels.std(axis=1)
-    limit, low, high = _NORMALISED
-    return int(np.sum((np.abs(mean) > limit * std) | (std < low) | (std > high)))
+    return image_power_spectrum(masked).sum(axis=0), summed
 
 
 def _on_reference_grid(setup: Setup, index: int, spectrum: np.ndarray) -> np.ndarray:

@@ -184,8 +184,8 @@ class RefineParams(JobParams):
             " Not in RELION.",
             MASK,
             flags=("particle_scale",),
-            off_flags=("no_particle_scale",),
             is_advanced=True,
+            relion_default=True,
         ),
     ] = True
 

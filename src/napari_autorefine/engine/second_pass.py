@@ -1,0 +1,240 @@
+"""Second pass: the posterior of a particle on the fine grid, and what it contributes to map and model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from napari_autorefine.engine import expectation, maximization
+from napari_autorefine.engine.expectation import Posterior, Significant
+from napari_autorefine.engine.grids import N_CHILD
+from napari_autorefine.engine.maximization import Insertion
+from napari_autorefine.engine.search import Block, Candidates, Search, log_shift_prior
+from napari_autorefine.engine.shifts import ShiftedImage
+from napari_autorefine.model.geometry import matrix_to_euler
+from napari_autorefine.xp import array_module, beside, to_host
+
+_INTENSITY_PRECISION = 1.0 / 0.5**2  # prior spread 0.5: good particles differ by 0.3, poor ones by more
+_INTENSITY_RANGE = (0.05, 3.0)
+_HELD_SAMPLES = 4 << 20  # Fourier samples of one particle's fine slices that are held at a time
+
+
+@dataclass(slots=True, kw_only=True)
+class FineSlices:
+    """Slices of fine orientations, taken from the shared table or sampled when asked for; the last are remembered."""
+
+    search: Search
+    orientations: np.ndarray
+    matrices: np.ndarray
+    _rows: np.ndarray | None = None
+    _slices: Any = None
+
+    @property
+    def n_sample(self) -> int:
+        """Samples of a slice."""
+        return self.search.block.geometry.samples.n_sample
+
+    def of(self, rows: np.ndarray) -> Any:
+        """Return the slices (n, n_sample) of some of the orientations, ``rows`` ascending."""
+        if self._rows is not None and rows[0] >= self._rows[0] and rows[-1] <= self._rows[-1]:
+            if len(rows) == len(self._rows):
+                return self._slices
+            return self._slices[beside(rows - self._rows[0], self._slices)]
+        self._rows, self._slices = None, None
+        slices = self._sampled(rows)
+        if rows[-1] - rows[0] + 1 == len(rows):
+            self._rows, self._slices = rows, slices
+        return slices
+
+    def _sampled(self, rows: np.ndarray) -> Any:
+        block, shared = self.search.block, self.search.shared
+        if shared is not None and shared.fine is not None:
+            return shared.fine[beside(self.orientations[rows], shared.fine)]
+        samples = block.geometry.samples
+        return expectation.make_slices(
+            block.half.reference, self.matrices[rows], samples.rows, samples.n_sample, block.half.r2_max
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinePass:
+    """Fine samples of one particle, before they are weighted.
+
+    Attributes
+    ----------
+    orientations : (n_o,) int64, numbers on the fine grid
+    directions : (n_o,) int, coarse direction each belongs to
+    rotations, matrices : (n_o, 3, 3), reference -> view, and for the kernels
+    slices : where their slices come from
+    shifts : (n_t,) int64, fine shifts
+    trials : the masked image at these shifts
+    count : coarse samples they come from
+    """
+
+    orientations: np.ndarray
+    directions: np.ndarray
+    rotations: np.ndarray
+    matrices: np.ndarray
+    slices: FineSlices
+    shifts: np.ndarray
+    trials: ShiftedImage
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParticleResult:
+    """Everything one particle leaves behind; ``insertions`` are empty once a device has added them to its own sums."""
+
+    euler_deg: np.ndarray
+    origin_A: np.ndarray
+    p_max: float
+    log_likelihood: float
+    n_significant: int
+    norm_power: float
+    noise: np.ndarray
+    scale_cross: float
+    scale_power: float
+    intensity: float
+    offset_square: float
+    weight: float
+    directions: np.ndarray
+    direction_weights: np.ndarray
+    insertions: tuple[Insertion, ...]
+
+
+def second_pass(search: Search, i: int, candidates: Candidates, kept: Significant) -> ParticleResult:
+    """Posterior on the children of the significant coarse samples, and its sums."""
+    settings = search.settings
+    fine = _fine_pass(search, i, candidates, kept)
+    n_child = search.grid.fine_shifts_A.shape[1]
+    parts = _chunks(len(fine.orientations), fine.slices.n_sample)
+    scores = [_fine_scores(search, i, fine, part) for part in parts]
+    scores = scores[0] if len(scores) == 1 else array_module(scores[0]).concatenate(scores)
+    if not settings.is_cc:
+        scores += beside(np.repeat(candidates.log_prior[kept.rotations], N_CHILD), scores)[:, None]
+        scores += beside(np.repeat(log_shift_prior(search, i)[kept.shifts], n_child), scores)[None, :]
+    scores[beside(~expectation.expand_pairs(kept.pairs, N_CHILD, n_child), scores)] = -np.inf
+    found = expectation.posterior(scores, winner_takes_all=settings.is_cc, fraction=settings.fraction)
+    return _sums(search, i, fine, found)
+
+
+def _chunks(n: int, n_sample: int) -> list[slice]:
+    """Parts of n slices that are held at a time: a flat posterior must not take memory in proportion."""
+    size = max(_HELD_SAMPLES // n_sample, 64)
+    return [slice(start, min(start + size, n)) for start in range(0, n, size)]
+
+
+def _fine_scores(search: Search, i: int, fine: FinePass, part: slice) -> Any:
+    block, settings = search.block, search.settings
+    contrast, weight = block.images.contrast[i], block.model.score_weight
+    slices = fine.slices.of(np.arange(part.start, part.stop))
+    if settings.is_cc:
+        return expectation.correlations(slices, fine.trials, block.images.masked[i], contrast, weight > 0)
+    return expectation.log_likelihoods(slices, fine.trials, contrast, weight)
+
+
+def _fine_pass(search: Search, i: int, candidates: Candidates, kept: Significant) -> FinePass:
+    block, grid = search.block, search.grid
+    geometry = block.geometry
+    dir_idx, psi_idx = candidates.dir_idx[kept.rotations], candidates.psi_idx[kept.rotations]
+    rotations = grid.orientations.child_matrices(dir_idx, psi_idx, grid.perturbation).reshape(-1, 3, 3)
+    coarse = dir_idx.astype(np.int64) * grid.orientations.n_psi + psi_idx
+    orientations = (coarse[:, None] * N_CHILD + np.arange(N_CHILD)).ravel()
+    n_child = grid.fine_shifts_A.shape[1]
+    shifts = (kept.shifts[:, None] * n_child + np.arange(n_child)).ravel()
+    matrices = geometry.sampling_matrices(rotations)
+    return FinePass(
+        orientations=orientations,
+        directions=np.repeat(dir_idx, N_CHILD),
+        rotations=rotations,
+        matrices=matrices,
+        slices=FineSlices(search=search, orientations=orientations, matrices=matrices),
+        shifts=shifts,
+        trials=geometry.fine_shifts.of(block.images.masked[i], shifts),
+        count=kept.count,
+    )
+
+
+def _sums(search: Search, i: int, fine: FinePass, found: Posterior) -> ParticleResult:
+    """Sum what one particle contributes under its posterior."""
+    block, images, geometry = search.block, search.block.images, search.block.geometry
+    moments, insertions = _weighted_slices(search, i, fine, found)
+    n_shell = search.settings.n_shell
+    noise = np.bincount(geometry.model_shell, weights=moments.residual, minlength=n_shell)
+    noise += np.bincount(geometry.outer_shell, weights=images.outer_power[i], minlength=n_shell)
+    own_ctf = to_host(images.model_ctf[i]) * block.intensity[i]
+    use = block.half.use_for_scale[geometry.model_shell] * own_ctf
+    weights = to_host(found.weights)
+    column_weight = weights.sum(axis=0, dtype=np.float64)
+    total_A = block.old_origin_A[i] + search.grid.fine_shifts_A.reshape(-1, search.grid.fine_shifts_A.shape[-1])
+    deviation = total_A[fine.shifts[found.columns]] - block.origin_prior_A[i]
+    return ParticleResult(
+        euler_deg=matrix_to_euler(fine.rotations[found.best[0]]),
+        origin_A=total_A[fine.shifts[found.best[1]]],
+        p_max=found.p_max,
+        log_likelihood=_log_likelihood(search, i, found),
+        n_significant=fine.count,
+        norm_power=float(noise.sum()),
+        noise=noise,
+        scale_cross=float((use * moments.cross).sum(dtype=np.float64)),
+        scale_power=float((use * own_ctf * moments.power).sum(dtype=np.float64)),
+        intensity=_intensity(block, i, moments),
+        offset_square=float(column_weight @ (deviation**2).sum(axis=1)),
+        weight=float(column_weight.sum()),
+        directions=fine.directions[found.rows],
+        direction_weights=weights.sum(axis=1, dtype=np.float64),
+        insertions=insertions,
+    )
+
+
+def _weighted_slices(
+    search: Search, i: int, fine: FinePass, found: Posterior
+) -> tuple[maximization.Moments, tuple[Insertion, ...]]:
+    """Residual moments and insertions of a particle, a part of its orientations at a time."""
+    images, geometry, model = search.block.images, search.block.geometry, search.block.model
+    masked_trials = fine.trials.only(found.columns)
+    trials = geometry.fine_shifts.of(images.unmasked[i], fine.shifts[found.columns])
+    cross = power = None
+    insertions = []
+    for part in _chunks(len(found.rows), fine.slices.n_sample):
+        rows, weights = found.rows[part], found.weights[part]
+        slices = fine.slices.of(rows)
+        own_cross, own_power = maximization.slice_moments(slices, masked_trials, weights)
+        cross = own_cross if cross is None else cross + own_cross
+        power = own_power if power is None else power + own_power
+        contribution = maximization.Contribution(
+            orientations=fine.orientations[rows],
+            matrices=fine.matrices[rows],
+            gain=images.gain[i] * model.inverse_sigma2,
+            weight=images.weight[i] * model.inverse_sigma2,
+            rows=geometry.samples.rows,
+        )
+        insertions.append(maximization.insertion(weights, trials, contribution))
+    moments = maximization.moments(cross, power, images.masked[i], images.contrast[i], total=float(found.weights.sum()))
+    return moments, tuple(insertions)
+
+
+def _intensity(block: Block, i: int, moments: maximization.Moments) -> float:
+    """Maximum a posteriori intensity of one particle relative to its group, under a Gaussian prior around 1.
+
+    The likelihood is that of the compared samples between the shells that the halves share and the current resolution:
+    intensities tell particles from empty or foreign images there, while at low frequencies everything looks alike.
+    """
+    model, geometry = block.model, block.geometry
+    use = block.half.use_for_intensity[geometry.model_shell] * to_host(model.score_weight)
+    group_contrast = to_host(block.images.contrast[i]) / block.intensity[i]
+    cross = float((use * group_contrast * moments.cross).sum(dtype=np.float64))
+    power = float((use * group_contrast**2 * moments.power).sum(dtype=np.float64))
+    intensity = (cross + _INTENSITY_PRECISION) / (power + _INTENSITY_PRECISION)
+    return float(np.clip(intensity, *_INTENSITY_RANGE))
+
+
+def _log_likelihood(search: Search, i: int, found: Posterior) -> float:
+    """Log-likelihood contribution of a particle; the correlation itself in a correlation iteration."""
+    if search.settings.is_cc:
+        return found.log_evidence
+    masked, model = search.block.images.masked[i], search.block.model
+    power = float((model.score_weight * (masked.real**2 + masked.imag**2)).sum(dtype=np.float64))
+    return found.log_evidence - 0.5 * power - model.log_noise
