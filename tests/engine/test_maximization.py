@@ -112,13 +112,6 @@ def test_the_first_noise_estimate_of_white_noise_is_its_variance(deviation: floa
         assert row[1:9].mean() == pytest.approx(expected, rel=0.03)
 
 
-@pytest.mark.parametrize(("deviation", "is_warned"), [(1.0, False), (3.0, True), (0.3, True)])
-def test_images_that_are_not_normalised_are_reported(deviation: float, is_warned: bool) -> None:
-    _, messages = first_noise(white_noise(40, deviation), 36.0)
-    assert [m.level for m in messages] == ["warning"] * is_warned
-    assert all("40 images are not normalised" in m.text for m in messages)
-
-
 def one_iteration(problem: RefinementProblem, options: RefineOptions = OPTIONS) -> RefinementState:
     states = [event for event in refine(problem, options) if isinstance(event, RefinementState)]
     assert states[-1].iteration == 1

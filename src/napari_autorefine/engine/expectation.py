@@ -23,8 +23,6 @@ from napari_autorefine.kernels import project
 from napari_autorefine.kernels.moments import weighted_power
 from napari_autorefine.xp import array_module, beside, to_host
 
-MOST_ROTATIONS = 2000
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Significant:
@@ -124,15 +122,15 @@ def winner(scores: Any) -> tuple[Any, float, float]:
     return weights, 1.0, float(scores.reshape(-1)[best])
 
 
-def keep_significant(weights: Any) -> Significant:
+def keep_significant(weights: Any, most_rotations: int) -> Significant:
     """Turn first-pass weights (n_rot, n_trans) into the list of coarse samples to refine.
 
-    Of an image that fits everywhere, only the ``MOST_ROTATIONS`` orientations that fit best are refined.
+    Of an image that fits everywhere, only the ``most_rotations`` orientations that fit best are refined.
     """
     kept = to_host(weights > 0)
     rotations = np.flatnonzero(kept.any(axis=1))
-    if len(rotations) > MOST_ROTATIONS:
-        best = np.argsort(-to_host(weights.max(axis=1))[rotations], kind="stable")[:MOST_ROTATIONS]
+    if len(rotations) > most_rotations:
+        best = np.argsort(-to_host(weights.max(axis=1))[rotations], kind="stable")[:most_rotations]
         flat = np.zeros(len(kept), dtype=bool)
         flat[rotations[best]] = True
         kept = kept & flat[:, None]

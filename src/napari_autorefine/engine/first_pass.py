@@ -148,4 +148,4 @@ def _select(scores: Any, settings: SearchSettings) -> Significant:
         weights, _, _ = expectation.winner(scores)
     else:
         weights, _, _ = expectation.significant_samples(scores, settings.fraction, settings.max_significant)
-    return expectation.keep_significant(weights)
+    return expectation.keep_significant(weights, settings.most_rotations)

@@ -15,6 +15,10 @@ from napari_autorefine.engine.search import Search, SearchSettings
 from napari_autorefine.engine.setup import Setup
 from napari_autorefine.engine.slices import SharedSlices
 
+# An image that fits this many orientations of a grid tells nothing about them at that spacing. On the first, rough grid
+# every image may be like that.
+_ROUGH_ORDER, _MOST_ROTATIONS, _MOST_FINE_ROTATIONS = 2, 1000, 250
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IterationPlan:
@@ -66,6 +70,7 @@ def make_search(job: HalfJob, indices: np.ndarray, shared: dict[int, SharedSlice
         is_cc=job.plan.is_cc,
         fraction=job.setup.options.adaptive_fraction,
         max_significant=job.setup.options.max_significant,
+        most_rotations=_MOST_ROTATIONS if job.grid.orientations.order <= _ROUGH_ORDER else _MOST_FINE_ROTATIONS,
         n_shell=job.setup.n_shell,
     )
     return Search(

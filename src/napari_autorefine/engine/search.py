@@ -14,11 +14,20 @@ from napari_autorefine.engine.slices import SharedSlices
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchSettings:
-    """Switches of the search that are the same for every particle."""
+    """Switches of the search that are the same for every particle.
+
+    Attributes
+    ----------
+    is_cc : correlation instead of likelihood, winner takes all
+    fraction, max_significant : share of the weight, and number of coarse samples, that are refined
+    most_rotations : coarse orientations of one particle that are refined at most
+    n_shell : shells of the reference grid
+    """
 
     is_cc: bool
     fraction: float
     max_significant: int
+    most_rotations: int
     n_shell: int
 
 
