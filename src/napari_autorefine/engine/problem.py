@@ -76,4 +76,4 @@ class RefineOptions:
     force_converge: bool = False
     threads: int = 1
     devices: tuple[int, ...] = ()
-    memory_bytes: int = 4 << 30
+    memory_bytes: int = 2 << 30
