@@ -36,7 +36,9 @@ problem = RefinementProblem(
     particles=particles, reference=reference, voxel_size_A=1.244,
     read_images=lambda rows: np.random.default_rng(rows).standard_normal((len(rows), box, box)).astype(np.float32),
 )
-options = RefineOptions(symmetry="D2", threads=2, ini_high_A=30.0, firstiter_cc=False, force_converge=True, healpix_order=5)
+options = RefineOptions(
+    symmetry="D2", threads=2, ini_high_A=30.0, firstiter_cc=False, force_converge=True, healpix_order=5
+)
 states = [event for event in refine(problem, options) if isinstance(event, RefinementState)]
 assert states[-1].is_final and states[-1].joined.map.shape == (box, box, box)
 assert states[-1].convergence.current_size == box
