@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from oracles import half_sets, imaging, phantoms
 
+from napari_autorefine.engine import second_pass
 from napari_autorefine.engine.halfmaps import update_parameters
 from napari_autorefine.engine.loop import refine
 from napari_autorefine.engine.problem import RefinementProblem, RefineOptions
@@ -145,3 +146,22 @@ def test_the_noise_of_an_iteration_is_that_of_the_images() -> None:
     left = ((1 - imaging.background(20, 10.0, OPTIONS.mask_edge_px)) ** 2).mean()
     for half in state.halves:
         assert half.sigma2_noise[0, 5:10].mean() == pytest.approx(left / (2 * 20**2), rel=0.05)
+
+
+def test_representatives_of_a_flat_posterior_carry_its_whole_weight() -> None:
+    rng = np.random.default_rng(5)
+    weights = rng.dirichlet(np.ones(20000)).reshape(2000, 10).astype(np.float32)
+    chosen, own = second_pass._representatives(weights)
+    assert len(chosen) <= 512
+    assert np.all(np.diff(chosen) > 0)
+    np.testing.assert_allclose(own.sum(), 1.0, rtol=1e-5)
+    # A mean over the sample is the mean over all, here of the row number and of the column number.
+    np.testing.assert_allclose(own.sum(axis=1) @ chosen, weights.sum(axis=1) @ np.arange(2000), rtol=5e-3)
+    np.testing.assert_allclose(own.sum(axis=0), weights.sum(axis=0), rtol=0.1)
+
+
+def test_a_sharp_posterior_represents_itself() -> None:
+    weights = np.random.default_rng(6).uniform(size=(40, 7)).astype(np.float32)
+    chosen, own = second_pass._representatives(weights)
+    np.testing.assert_array_equal(chosen, np.arange(40))
+    np.testing.assert_array_equal(own, weights)

@@ -18,6 +18,7 @@ from napari_autorefine.xp import array_module, beside, to_host
 
 _INTENSITY_PRECISION = 1.0 / 0.5**2  # prior spread 0.5: good particles differ by 0.3, poor ones by more
 _INTENSITY_RANGE = (0.05, 3.0)
+_MOST_REPRESENTATIVES = 512
 _HELD_SAMPLES = 4 << 20  # Fourier samples of one particle's fine slices that are held at a time
 
 
@@ -194,16 +195,15 @@ def _weighted_slices(
 ) -> tuple[maximization.Moments, tuple[Insertion, ...]]:
     """Residual moments and insertions of a particle, a part of its orientations at a time."""
     images, geometry, model = search.block.images, search.block.geometry, search.block.model
-    masked_trials = fine.trials.only(found.columns)
+    chosen, weights = _representatives(found.weights)
+    cross, power = maximization.slice_moments(
+        fine.slices.of(found.rows[chosen]), fine.trials.only(found.columns), weights
+    )
+    moments = maximization.moments(cross, power, images.masked[i], images.contrast[i], total=float(found.weights.sum()))
     trials = geometry.fine_shifts.of(images.unmasked[i], fine.shifts[found.columns])
-    cross = power = None
     insertions = []
     for part in _chunks(len(found.rows), fine.slices.n_sample):
-        rows, weights = found.rows[part], found.weights[part]
-        slices = fine.slices.of(rows)
-        own_cross, own_power = maximization.slice_moments(slices, masked_trials, weights)
-        cross = own_cross if cross is None else cross + own_cross
-        power = own_power if power is None else power + own_power
+        rows = found.rows[part]
         contribution = maximization.Contribution(
             orientations=fine.orientations[rows],
             matrices=fine.matrices[rows],
@@ -211,9 +211,26 @@ def _weighted_slices(
             weight=images.weight[i] * model.inverse_sigma2,
             rows=geometry.samples.rows,
         )
-        insertions.append(maximization.insertion(weights, trials, contribution))
-    moments = maximization.moments(cross, power, images.masked[i], images.contrast[i], total=float(found.weights.sum()))
+        insertions.append(maximization.insertion(found.weights[part], trials, contribution))
     return moments, tuple(insertions)
+
+
+def _representatives(weights: Any) -> tuple[np.ndarray, Any]:
+    """Rows of a posterior (n_o, n_t) that stand for all in the residual statistics, with their weights.
+
+    Of a flat posterior a systematic sample of the orientations is taken, in proportion to their weight: means over it
+    are unbiased, and so many orientations of one image differ by far less than images do.
+    """
+    n = len(weights)
+    if n <= _MOST_REPRESENTATIVES:
+        return np.arange(n), weights
+    share = to_host(weights.sum(axis=1)).astype(np.float64)
+    reached = np.cumsum(share)
+    marks = (np.arange(_MOST_REPRESENTATIVES) + 0.5) * (reached[-1] / _MOST_REPRESENTATIVES)
+    chosen, count = np.unique(np.minimum(np.searchsorted(reached, marks), n - 1), return_counts=True)
+    factor = count * (reached[-1] / _MOST_REPRESENTATIVES) / share[chosen]
+    own = weights[beside(chosen, weights)]
+    return chosen, own * beside(factor.astype(np.float32), own)[:, None]
 
 
 def _intensity(block: Block, i: int, moments: maximization.Moments) -> float:
