@@ -111,6 +111,8 @@ def test_names_of_an_iteration(folder, particles):
     assert names == {
         "run_it003_half1_class001.mrc",
         "run_it003_half2_class001.mrc",
+        "run_it003_half1_class001_angdist.bild",
+        "run_it003_half2_class001_angdist.bild",
         "run_it003_half1_model.star",
         "run_it003_half2_model.star",
         "run_it003_data.star",

@@ -11,6 +11,7 @@ from conftest import ParticleSet
 from napari_autorefine.cli import main
 from napari_autorefine.engine import loop
 from napari_autorefine.engine.problem import RefinementProblem, RefineOptions
+from napari_autorefine.engine.setup import prepare_setup, relative_mtf
 from napari_autorefine.engine.state import RefinementState
 from napari_autorefine.errors import InputError
 from napari_autorefine.events import Event, Finished, IterationDone, Message
@@ -321,3 +322,62 @@ def test_the_engine_is_closed_with_the_job(particle_set: ParticleSet, monkeypatc
     job.close()
     assert closed == [True]
     assert not list((particle_set.folder / "scratch").iterdir())
+
+
+def test_a_mask_of_another_pixel_size_is_resampled_and_kept(particle_set: ParticleSet, engine: RecordedEngine) -> None:
+    write_volume(particle_set.mask, np.ones((24, 24, 24), np.float32), 2.0)
+    assert "the mask is resampled" in texts(engine.run(particle_set, mask=str(particle_set.mask)))
+    kept = read_volume(particle_set.output.with_name("run_solvent_mask.mrc"))
+    assert engine.problem.mask is not None
+    np.testing.assert_array_equal(kept.data, engine.problem.mask)
+    np.testing.assert_allclose(kept.data, 1.0, atol=1e-6)
+    assert kept.voxel_size_A == pytest.approx(3.0)
+
+
+def test_overwrite_keeps_what_the_run_starts_from(particle_set: ParticleSet, engine: RecordedEngine) -> None:
+    engine.run(particle_set)
+    reference = particle_set.output.with_name("run_class001.mrc")
+    reference.write_bytes(particle_set.reference.read_bytes())
+    with pytest.raises(InputError, match="a file of the run that --overwrite removes"):
+        list(refine(parameters(particle_set, reference=str(reference), overwrite=True)))
+    assert reference.exists()
+
+
+MTF = "data_\n\nloop_\n_rlnResolutionInversePixel #1\n_rlnMtfValue #2\n0 {0}\n0.5 {0}\n"
+
+
+def two_detectors(files: ParticleSet) -> None:
+    """Put the second stack into a group of its own; group 1 has an MTF of 1, group 2 of 0.5."""
+    for name, value in (("one.star", 1.0), ("half.star", 0.5)):
+        (files.folder / name).write_text(MTF.format(value))
+    files.replace(
+        "_rlnImageDimensionality #8\n1 opticsGroup1 300.0 2.7 0.1 3.0 16 2",
+        "_rlnImageDimensionality #8\n_rlnMtfFileName #9\n_rlnMicrographOriginalPixelSize #10\n"
+        "1 a 300 2.7 0.1 3.0 16 2 one.star 1.5\n2 b 300 2.7 0.1 3.0 16 2 half.star 1.5",
+    )
+    files.replace("b.mrc 1 12000", "b.mrc 2 12000")
+
+
+def test_images_of_several_detectors_are_brought_to_their_mean(
+    particle_set: ParticleSet, engine: RecordedEngine
+) -> None:
+    two_detectors(particle_set)
+    engine.run(particle_set)
+    setup = prepare_setup(engine.problem, engine.options)
+    frequencies = np.array([[0.0, 0.0], [0.05, 0.1]])
+    for index, ratio in enumerate((1.0 / 0.75, 0.5 / 0.75)):
+        np.testing.assert_allclose(relative_mtf(setup, index, frequencies), ratio)
+
+
+def test_a_detector_that_is_not_corrected_for_is_said(particle_set: ParticleSet, engine: RecordedEngine) -> None:
+    two_detectors(particle_set)
+    particle_set.replace("half.star", "None")
+    assert "optics group 'b'" in texts(engine.run(particle_set))
+    assert engine.problem.mtf is None
+
+
+def test_a_missing_mtf_file_is_refused(particle_set: ParticleSet, capsys: pytest.CaptureFixture[str]) -> None:
+    two_detectors(particle_set)
+    (particle_set.folder / "half.star").unlink()
+    assert main(particle_set.line("--cpu")) == 2
+    assert "half.star of optics group 'b' does not exist" in capsys.readouterr().err

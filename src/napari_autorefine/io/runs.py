@@ -95,6 +95,8 @@ class RunFolder:
                 if model.unfiltered_map is not None:
                     unfiltered = self.path(f"half{half}_class001_unfil.mrc", iteration)
                     write_volume(files.new(unfiltered), model.unfiltered_map, state.voxel_size_A)
+                cylinders = self.path(f"half{half}_class001_angdist.bild", iteration)
+                _write_directions(files.new(cylinders), state, model, directions_deg)
                 models.append(self.path(f"half{half}_model.star", iteration))
                 tables = self._model(state, model, particles, half=half, map_path=map_path)
                 self._star(files, models[-1], tables, particles)
@@ -112,13 +114,7 @@ class RunFolder:
                 unfiltered = model.map if model.unfiltered_map is None else model.unfiltered_map
                 write_volume(files.new(self.path(f"half{half}_class001_unfil.mrc")), unfiltered, state.voxel_size_A)
             cylinders = files.new(self.path("class001_angdist.bild"))
-            write_direction_cylinders(
-                cylinders,
-                directions_deg,
-                state.joined.pdf_direction,
-                box_size=state.box_size,
-                voxel_size_A=state.voxel_size_A,
-            )
+            _write_directions(cylinders, state, state.joined, directions_deg)
             model_path = self.path("model.star")
             tables = self._model(state, state.joined, particles, half=None, map_path=map_path)
             self._star(files, model_path, tables, particles)
@@ -183,3 +179,11 @@ class RunFolder:
     ) -> None:
         version = VERSION_5_0 if particles.version == "5.0" else VERSION_3_1
         write_star(files.new(path), tables, version=version, comments=comments)
+
+
+def _write_directions(path: Path, state: RunState, model: ModelValues, directions_deg: np.ndarray) -> None:
+    """Write the distribution of views; all alike before the first iteration, when none is known."""
+    weight = model.pdf_direction
+    if len(weight) != len(directions_deg):
+        weight = np.full(len(directions_deg), 1.0 / len(directions_deg))
+    write_direction_cylinders(path, directions_deg, weight, box_size=state.box_size, voxel_size_A=state.voxel_size_A)

@@ -25,6 +25,7 @@ from napari_autorefine.jobs.refine_params import RefineParams
 from napari_autorefine.jobs.relion_options import FOREIGN_OPTIONS
 from napari_autorefine.jobs.run_files import RunFiles, assign_halves, resumed, saved_state
 from napari_autorefine.model.particles import Particles
+from napari_autorefine.model.volume import Volume
 
 __all__ = ["FOREIGN_OPTIONS", "RefineParams", "refine"]
 
@@ -55,7 +56,7 @@ def refine(params: RefineParams) -> Iterator[Event]:
         good, screening = yield from _screened(inputs, params, is_new=saved is None)
         problem = make_problem(inputs, good, _reader(inputs, params, resources), params.random_seed or 0)
         files = RunFiles(params, problem.particles, particle_diameter_A=inputs.particle_diameter_A)
-        files.write_start(screening, inputs.particles)
+        files.write_start(screening, inputs.particles, resampled_mask=_resampled_mask(inputs))
         last: RefinementState | None = None
         for item in loop.refine(problem, options, None if saved is None else saved_state(saved)):
             if isinstance(item, RefinementState):
@@ -64,6 +65,13 @@ def refine(params: RefineParams) -> Iterator[Event]:
             else:
                 yield item
         yield _finished(last, files, screening)
+
+
+def _resampled_mask(inputs: RefineInputs) -> Volume | None:
+    """Return the mask when it is not the one of its file."""
+    if inputs.mask is None or not inputs.is_mask_resampled:
+        return None
+    return Volume(data=inputs.mask, voxel_size_A=inputs.voxel_size_A)
 
 
 def with_seed(params: RefineParams) -> RefineParams:

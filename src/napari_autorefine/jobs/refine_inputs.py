@@ -18,6 +18,7 @@ from napari_autorefine.io.runs import RunFolder, SavedRun
 from napari_autorefine.io.stack import ParticleStack
 from napari_autorefine.io.star import are_tilt_stacks, missing_ctf_columns, read_particles, read_star
 from napari_autorefine.jobs.refine_params import RefineParams
+from napari_autorefine.jobs.run_files import files_of_run
 from napari_autorefine.model.optics import OpticsGroup
 from napari_autorefine.model.particles import Particles
 from napari_autorefine.model.resize import even_size, fourier_resize, window
@@ -39,6 +40,7 @@ class RefineInputs:
     ----------
     references : one (N, N, N) map for both halves, or one per half
     mask : (N, N, N) within [0, 1], or None
+    is_mask_resampled : the mask differs from that of its file
     mtf : one table (frequency in 1/px, value) or None per optics group; None when there is nothing to correct
     """
 
@@ -47,6 +49,7 @@ class RefineInputs:
     references: tuple[np.ndarray, ...]
     voxel_size_A: float
     mask: np.ndarray | None
+    is_mask_resampled: bool
     mtf: tuple[Mtf | None, ...] | None
     particle_diameter_A: float
     notes: tuple[Message, ...]
@@ -70,7 +73,7 @@ def load_inputs(params: RefineParams, saved: SavedRun | None = None) -> RefineIn
         references = tuple(_reference(path, group, params, notes) for path in _reference_paths(params.reference))
     else:
         references = tuple(half["map"] for half in saved.halves)
-    mask = None if params.mask is None else _mask(params, group, notes)
+    mask, is_mask_resampled = (None, False) if params.mask is None else _mask(params, group, notes)
     if mask is not None and not params.flatten_solvent:
         use = "only for the FSC" if params.solvent_correct_fsc else "not at all"
         notes.append(Message(text=f"Without --flatten_solvent the mask is used {use}.", level="warning"))
@@ -82,7 +85,8 @@ def load_inputs(params: RefineParams, saved: SavedRun | None = None) -> RefineIn
         references=references,
         voxel_size_A=group.pixel_size_A if saved is None else saved.voxel_size_A,
         mask=mask,
-        mtf=_mtf_tables(particles, params.particles),
+        is_mask_resampled=is_mask_resampled,
+        mtf=_mtf_tables(particles, params.particles, notes),
         particle_diameter_A=diameter,
         notes=tuple(notes),
     )
@@ -93,8 +97,15 @@ def check_output(params: RefineParams) -> None:
     prefix = Path(params.output)
     if params.output.endswith("/") or prefix.is_dir():
         raise InputError(f"--o {params.output} is a folder; give the first part of file names too, as {prefix}/run.")
-    if not (params.overwrite or params.continue_from):
+    if params.continue_from:
+        return
+    if not params.overwrite:
         RunFolder(prefix).check_free()
+        return
+    earlier = {path.resolve() for path in files_of_run(prefix)}
+    for path in (params.particles, *_reference_paths(params.reference), params.mask):
+        if path is not None and Path(path).resolve() in earlier:
+            raise InputError(f"{path} is a file of the run that --overwrite removes; choose another --o.")
 
 
 def check_space(inputs: RefineInputs, output: str) -> None:
@@ -200,7 +211,11 @@ def _misfit(volume: Volume, group: OpticsGroup) -> str:
     return f" Rounding to {size} px leaves it {100 * (true_A / group.pixel_size_A - 1):+.2f} % off scale."
 
 
-def _mask(params: RefineParams, group: OpticsGroup, notes: list[Message]) -> np.ndarray:
+def _mask(params: RefineParams, group: OpticsGroup, notes: list[Message]) -> tuple[np.ndarray, bool]:
+    """Return the mask on the grid of an optics group, and whether it had to be resampled.
+
+    As in relion_refine a mask of another pixel size is resampled; one of the same pixel size must have the same box.
+    """
     path = str(params.mask)
     volume = read_volume(path)
     low, high = float(volume.data.min()), float(volume.data.max())
@@ -213,34 +228,33 @@ def _mask(params: RefineParams, group: OpticsGroup, notes: list[Message]) -> np.
         size = " x ".join(str(n) for n in reversed(shape))
         raise InputError(f"{path} is {size} px, not cubic; a mask must have the particles' box of {group.box_size} px.")
     same_pixel = abs(volume.voxel_size_A - group.pixel_size_A) <= _SAME_PIXEL_A
-    if not same_pixel and not params.trust_ref_size:
-        raise InputError(
-            f"{path} has {shape[0]} px at {volume.voxel_size_A:.6g} A but the particles {group.box_size} px at"
-            f" {group.pixel_size_A:.6g} A: run autorefine rebox --i {path} --o NEW.mrc --rescale_angpix"
-            f" {group.pixel_size_A:.6g} --new_box {group.box_size}, or give --trust_ref_size to have it done."
-        )
     if same_pixel and shape[0] != group.box_size and not params.trust_ref_size:
         raise InputError(
             f"{path} has a box of {shape[0]} px but the particles {group.box_size} px: run autorefine rebox --i {path}"
             f" --o NEW.mrc --new_box {group.box_size}, or give --trust_ref_size to have it done."
         )
     if same_pixel and shape[0] == group.box_size:
-        return np.clip(volume.data, 0.0, 1.0)
-    notes.append(Message(text=f"{path} is resampled to {group.box_size} px at {group.pixel_size_A:.6g} A."))
-    return np.clip(resampled(volume, group), 0.0, 1.0)
+        return np.clip(volume.data, 0.0, 1.0), False
+    has = f"{path} has {shape[0]} px at {volume.voxel_size_A:.6g} A"
+    want = f"the particles {group.box_size} px at {group.pixel_size_A:.6g} A"
+    notes.append(Message(text=f"{has}, {want}: the mask is resampled.{_misfit(volume, group)}"))
+    return np.clip(resampled(volume, group), 0.0, 1.0), True
 
 
-def _mtf_tables(particles: Particles, star_path: str) -> tuple[Mtf | None, ...] | None:
+def _mtf_tables(particles: Particles, star_path: str, notes: list[Message]) -> tuple[Mtf | None, ...] | None:
     """Return the detector transfer per group; None when all groups share one, so that nothing is to be corrected."""
     paths = [group.mtf_path for group in particles.optics]
     if len(set(paths)) < 2:
         return None
-    tables: list[Mtf | None] = []
     for group in particles.optics:
         if group.mtf_path is None or group.original_pixel_size_A is None:
-            tables.append(None)
-            continue
-        found = find_image_file(group.mtf_path, search_folders(star_path))
+            label = "rlnMtfFileName" if group.mtf_path is None else "rlnMicrographOriginalPixelSize"
+            text = f"Detectors are not corrected for: optics group '{group.name}' of {star_path} has no {label}."
+            notes.append(Message(text=text, level="warning"))
+            return None
+    tables: list[Mtf | None] = []
+    for group in particles.optics:
+        found = find_image_file(str(group.mtf_path), search_folders(star_path))
         if found is None:
             raise InputError(
                 f"{star_path}: the MTF file {group.mtf_path} of optics group '{group.name}' does not exist;"

@@ -28,7 +28,7 @@ _ACCEPTED = {
     "no_parallel_disc_io": _accept("images are read ahead by one thread"),
     "onthefly_shifts": _accept(_MEMORY),
     "keep_free_scratch": _accept("the copy stops with a message when the scratch folder is full", 1),
-    "reuse_scratch": _accept("stacks already in the scratch folder are recognised by size and date"),
+    "reuse_scratch": _accept("stacks are copied anew for every run"),
     "keep_scratch": _accept("the scratch copy is removed at the end"),
     "free_gpu_memory": _accept(_MEMORY, 1),
     "pipeline_control": _accept("there is no RELION pipeline to report to", 1),

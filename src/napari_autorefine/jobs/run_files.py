@@ -14,16 +14,18 @@ from napari_autorefine.engine.randomness import random_halves
 from napari_autorefine.engine.state import Convergence, HalfModel, Poses, RefinementState, Sampling
 from napari_autorefine.errors import InputError
 from napari_autorefine.events import Message
+from napari_autorefine.io.mrc import write_volume
 from napari_autorefine.io.runs import RunFolder, RunSettings, SavedRun, read_run
 from napari_autorefine.io.screening import Screening
 from napari_autorefine.jobs.refine_params import RefineParams
 from napari_autorefine.model.particles import Particles
 from napari_autorefine.model.symmetry import point_group
+from napari_autorefine.model.volume import Volume
 from napari_autorefine.params import command_line, make_params
 
 _OWN_FILE = re.compile(
     r"_(it\d{3,}_.+\.(star|mrc|bild)|(optimiser|data|model|sampling|excluded)\.star|params\.json"
-    r"|class001\.mrc|class001_angdist\.bild|half[12]_class001_unfil\.mrc)$"
+    r"|class001\.mrc|class001_angdist\.bild|solvent_mask\.mrc|half[12]_class001_unfil\.mrc)$"
 )
 _ONCE = {"overwrite": False, "force_converge": False}
 _RESTORED = (
@@ -58,13 +60,19 @@ class RunFiles:
         self._folder = RunFolder(params.output, _settings(params, particle_diameter_A))
         self._outputs: dict[str, str] = {}
 
-    def write_start(self, screening: Screening, all_particles: Particles) -> None:
-        """Write the parameters and the list of images that were set aside; remove what ``--overwrite`` replaces."""
+    def write_start(
+        self, screening: Screening, all_particles: Particles, *, resampled_mask: Volume | None = None
+    ) -> None:
+        """Write parameters, images set aside and a mask that had to change; remove what ``--overwrite`` replaces."""
         if self._params.overwrite and self._params.continue_from is None:
             remove_run(Path(self._params.output))
         values: dict[str, Any] = {"command": command_line("refine", self._params)}
         path = self._folder.write_params(values | {"parameters": self._params.model_dump(mode="json")})
         self._outputs["parameters"] = str(path)
+        if resampled_mask is not None:
+            mask_path = self._folder.path("solvent_mask.mrc")
+            write_volume(mask_path, resampled_mask.data, resampled_mask.voxel_size_A)
+            self._outputs["mask as used"] = str(mask_path)
         if screening.bad:
             self._outputs["set aside"] = str(self._folder.write_excluded(screening.bad, all_particles))
 
@@ -96,10 +104,20 @@ class RunFiles:
 
 def remove_run(prefix: Path) -> None:
     """Remove the files of an earlier run of this name, and nothing else."""
-    if prefix.parent.is_dir():
-        for path in prefix.parent.iterdir():
-            if path.name.startswith(prefix.name) and _OWN_FILE.match(path.name[len(prefix.name) :]):
-                path.unlink()
+    for path in files_of_run(prefix):
+        path.unlink()
+
+
+def files_of_run(prefix: Path) -> tuple[Path, ...]:
+    """Return the files of a run of this name that exist."""
+    if not prefix.parent.is_dir():
+        return ()
+    begin = len(prefix.name)
+    return tuple(
+        path
+        for path in prefix.parent.iterdir()
+        if path.name.startswith(prefix.name) and _OWN_FILE.match(path.name[begin:])
+    )
 
 
 def assign_halves(particles: Particles, seed: int) -> Particles:
