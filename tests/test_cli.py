@@ -41,6 +41,7 @@ def test_a_line_copied_from_relion() -> None:
     assert (params.gpu, params.threads, params.scratch_dir) == ("0:1", 6, "/tmp/scratch")
     assert params.ctf and params.norm and params.scale and params.zero_mask and params.firstiter_cc
     assert not params.auto_ignore_angles and not params.auto_resol_angles
+    assert params.particle_scale
     ignored = "auto_refine split_random_halves dont_combine_weights_via_disc pool ctf_corrected_ref pipeline_control"
     for name in ignored.split():
         assert sum(notice.startswith(f"--{name} ") for notice in notices) == 1, name
@@ -161,6 +162,7 @@ def test_a_command_line_reads_back_as_the_same_parameters() -> None:
     [
         (InputError("The map is odd."), 2, "autorefine: The map is odd.\n"),
         (KeyboardInterrupt(), 130, "autorefine: Interrupted.\n"),
+        (KeyboardInterrupt("Go on."), 130, "autorefine: Interrupted. Go on.\n"),
         (OSError(errno.ENOSPC, "No space left on device", "out/run"), 2, "No space is left"),
         (PermissionError(errno.EACCES, "Permission denied", "out/run"), 2, "No permission"),
         (OSError(errno.EIO, "Input/output error", "a.mrcs"), 2, "Input/output error (a.mrcs)"),

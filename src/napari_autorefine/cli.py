@@ -32,8 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(words)
     except InputError as error:
         return _fail(str(error), 2)
-    except KeyboardInterrupt:
-        return _fail("Interrupted.", 130)
+    except KeyboardInterrupt as stop:
+        return _fail(" ".join(["Interrupted.", *map(str, stop.args)]), 130)
     except BrokenPipeError:
         sys.stderr.close()  # the reader of a pipe went away: nobody to tell
         return 1
@@ -206,7 +206,7 @@ def _judge_foreign(known: Mapping[str, ForeignOption], given: Mapping[str, Any])
         text = " ".join(values) if isinstance(values, list) else ""
         if option.is_refused and not (option.n_value and text in option.harmless):
             raise InputError(f"--{name}: {option.reason}; run it with RELION, or leave the option out.")
-        reason = "it is off" if option.is_refused else option.reason
+        reason = "it asks for what is done anyway" if option.is_refused else option.reason
         notices.append(f"{' '.join(['--' + name, text]).strip()} is without effect: {reason}.")
     return notices
 

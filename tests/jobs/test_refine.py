@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,11 @@ from napari_autorefine.engine.state import RefinementState
 from napari_autorefine.errors import InputError
 from napari_autorefine.events import Event, Finished, IterationDone, Message
 from napari_autorefine.io.mrc import read_volume, write_stack, write_volume
+from napari_autorefine.io.runs import read_run
 from napari_autorefine.io.star import read_particles, read_star
 from napari_autorefine.jobs import refine as refine_job
 from napari_autorefine.jobs.refine import RefineParams, refine
+from napari_autorefine.jobs.run_files import saved_state
 from napari_autorefine.model.resize import fourier_resize, window
 
 ENDINGS = ("data.star", "optimiser.star", "sampling.star", "model.star", "class001.mrc")
@@ -115,6 +118,25 @@ def test_parameters_are_kept_and_reproduce_the_run(particle_set: ParticleSet, en
     saved = json.loads(particle_set.output.with_name("run_params.json").read_text())
     assert RefineParams(**saved["parameters"]) == parameters(particle_set, symmetry="C2")
     assert saved["command"].startswith("autorefine refine --i ")
+
+
+def test_a_limit_of_iterations_and_an_interruption_end_one_call_only(
+    particle_set: ParticleSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    list(refine(parameters(particle_set, max_iterations=1)))
+    optimiser = str(particle_set.output.with_name("run_it001_optimiser.star"))
+
+    def interrupted(*_: object) -> Iterator[RefinementState]:
+        state = saved_state(read_run(optimiser))
+        yield replace(state, iteration=2)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "refine", interrupted)
+    with pytest.raises(KeyboardInterrupt, match=r"refine --continue .*run_it002_optimiser\.star"):
+        list(refine(RefineParams(continue_from=optimiser)))
+    monkeypatch.undo()
+    job = refine(RefineParams(continue_from=optimiser.replace("001", "002")))
+    assert next(event for event in job if isinstance(event, IterationDone)).iteration == 3
 
 
 def test_going_on_from_an_earlier_iteration_keeps_the_later_files(particle_set: ParticleSet) -> None:

@@ -58,12 +58,15 @@ def refine(params: RefineParams) -> Iterator[Event]:
         files = RunFiles(params, problem.particles, particle_diameter_A=inputs.particle_diameter_A)
         files.write_start(screening, inputs.particles, resampled_mask=_resampled_mask(inputs))
         last: RefinementState | None = None
-        for item in loop.refine(problem, options, None if saved is None else saved_state(saved)):
-            if isinstance(item, RefinementState):
-                last = item
-                files.write(item)
-            else:
-                yield item
+        try:
+            for item in loop.refine(problem, options, None if saved is None else saved_state(saved)):
+                if isinstance(item, RefinementState):
+                    last = item
+                    files.write(item)
+                else:
+                    yield item
+        except KeyboardInterrupt as stop:
+            raise KeyboardInterrupt(*_how_to_go_on(files)) from stop
         yield _finished(last, files, screening)
 
 
@@ -230,6 +233,12 @@ def _no_gpu() -> str:
     return "no GPU can be used without CuPy (pip install napari-autorefine[cuda12], or cuda13)"
 
 
+def _how_to_go_on(files: RunFiles) -> tuple[str, ...]:
+    """Return a sentence for whoever interrupts a run, or nothing before its first files."""
+    optimiser = files.outputs().get("optimiser")
+    return () if optimiser is None else (f"Go on with: autorefine refine --continue {optimiser}",)
+
+
 def _finished(last: RefinementState | None, files: RunFiles, screening: Screening) -> Finished:
     if last is None:
         raise InputError("There is nothing left to do: the run that was continued had come to its end.")
@@ -238,7 +247,7 @@ def _finished(last: RefinementState | None, files: RunFiles, screening: Screenin
         text = f"Converged after {last.iteration} iterations at {last.convergence.current_resolution_A:.2f} A."
     else:
         text = (
-            f"Stopped after {last.iteration} iterations without having converged, at"
+            f"Stopped after {last.iteration} iteration{'' if last.iteration == 1 else 's'} without having converged, at"
             f" {last.convergence.current_resolution_A:.2f} A; go on with --continue {outputs['optimiser']}."
         )
     if screening.bad:

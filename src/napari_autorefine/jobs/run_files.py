@@ -27,7 +27,8 @@ _OWN_FILE = re.compile(
     r"_(it\d{3,}_.+\.(star|mrc|bild)|(optimiser|data|model|sampling|excluded)\.star|params\.json"
     r"|class001\.mrc|class001_angdist\.bild|solvent_mask\.mrc|half[12]_class001_unfil\.mrc)$"
 )
-_ONCE = {"overwrite": False, "force_converge": False}
+_ONCE = {name: RefineParams.model_fields[name].default for name in ("overwrite", "force_converge", "max_iterations")}
+"""Parameters that hold for one call and not for the next one that goes on."""
 _RESTORED = (
     "mask_edge_px",
     "zero_mask",
