@@ -403,3 +403,14 @@ def test_a_missing_mtf_file_is_refused(particle_set: ParticleSet, capsys: pytest
     (particle_set.folder / "half.star").unlink()
     assert main(particle_set.line("--cpu")) == 2
     assert "half.star of optics group 'b' does not exist" in capsys.readouterr().err
+
+
+def test_a_run_that_cannot_begin_leaves_no_files(particle_set: ParticleSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> Iterator[Event]:
+        yield Message(text="engine began")
+        raise InputError("The images hold no noise.")
+
+    monkeypatch.setattr(loop, "refine", refused)
+    with pytest.raises(InputError, match="no noise"):
+        list(refine(parameters(particle_set)))
+    assert not list(particle_set.output.parent.iterdir())

@@ -67,6 +67,10 @@ def refine(params: RefineParams) -> Iterator[Event]:
                     yield item
         except KeyboardInterrupt as stop:
             raise KeyboardInterrupt(*_how_to_go_on(files)) from stop
+        except InputError:
+            if last is None:
+                files.withdraw()
+            raise
         yield _finished(last, files, screening)
 
 

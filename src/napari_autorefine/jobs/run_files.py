@@ -77,6 +77,12 @@ class RunFiles:
         if screening.bad:
             self._outputs["set aside"] = str(self._folder.write_excluded(screening.bad, all_particles))
 
+    def withdraw(self) -> None:
+        """Remove the files written at the start, when the run could not begin; those of a run that goes on stay."""
+        if self._params.continue_from is None:
+            for path in self._outputs.values():
+                Path(path).unlink(missing_ok=True)
+
     def write(self, state: RefinementState) -> None:
         """Write the files of one iteration, or of the converged run."""
         grid = make_orientation_grid(state.sampling.healpix_order, point_group(state.sampling.symmetry))
