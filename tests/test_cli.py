@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import shlex
+import signal
 from collections.abc import Iterator
 from types import SimpleNamespace
 
@@ -189,3 +191,20 @@ def test_exit_status(
     assert captured.out == "began\n"
     assert text in captured.err
     assert captured.err.count("\n") == 1
+
+
+def test_a_request_to_end_is_an_interruption(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def terminated(_: object) -> Iterator[Event]:
+        yield Message(text="begun")
+        os.kill(os.getpid(), signal.SIGTERM)
+        yield Message(text="not reached")
+
+    job = SimpleNamespace(function=lambda: terminated)
+    monkeypatch.setitem(cli.JOBS, "refine", job)
+    monkeypatch.setattr(cli, "parse", lambda *_: (None, []))
+    before = signal.getsignal(signal.SIGTERM)
+    assert main(["refine"]) == 130
+    assert capsys.readouterr().err == "autorefine: Interrupted.\n"
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -6,8 +6,11 @@ import argparse
 import difflib
 import errno
 import io
+import signal
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from pydantic import BaseModel
@@ -29,7 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a log in another encoding must not end a run
     try:
-        return _run(words)
+        with _termination_as_interruption():
+            return _run(words)
     except InputError as error:
         return _fail(str(error), 2)
     except KeyboardInterrupt as stop:
@@ -39,6 +43,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         return _fail(os_error_text(error), 2)
+
+
+@contextmanager
+def _termination_as_interruption() -> Iterator[None]:
+    """Let a queue's or the system's request to end clean up as Ctrl-C does: temporary files, copies on scratch."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    earlier = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
 
 
 def os_error_text(error: OSError) -> str:
