@@ -130,7 +130,8 @@ def test_every_option_of_the_program_is_known() -> None:
         verb random_seed coarse_size adaptive_fraction maskedge fix_sigma_noise fix_sigma_offset incr_size
         strict_highres_exp strict_lowres_exp dont_check_norm always_cc solvent_correct_fsc skip_maximize
         failsafe_threshold external_reconstruct auto_iter_max auto_ignore_angles auto_resol_angles
-        allow_coarser_sampling trust_ref_size maxsig skip_gridding continue
+        allow_coarser_sampling trust_ref_size maxsig skip_gridding continue mu sgd_ini_iter sgd_skip_anneal
+        helical_nstart helical_outer_diameter helical_symmetry_search
     """)
     known = make_parser(REFINE)._option_string_actions
     assert [name for name in program if f"--{name}" not in known] == []

@@ -101,11 +101,10 @@ def check_output(params: RefineParams) -> None:
         return
     if not params.overwrite:
         RunFolder(prefix).check_free()
-        return
-    earlier = {path.resolve() for path in files_of_run(prefix)}
+    own = {path.resolve() for path in files_of_run(prefix)}
     for path in (params.particles, *_reference_paths(params.reference), params.mask):
-        if path is not None and Path(path).resolve() in earlier:
-            raise InputError(f"{path} is a file of the run that --overwrite removes; choose another --o.")
+        if path is not None and Path(path).resolve() in own:
+            raise InputError(f"{path} has the name of a file that the run itself writes; choose another --o.")
 
 
 def check_space(inputs: RefineInputs, output: str) -> None:

@@ -9,6 +9,16 @@ _PARALLEL = "work is shared between threads and devices automatically"
 _DISC = "nothing is exchanged through the disc or the network"
 _MEMORY = "memory is planned automatically"
 _STATIC = "it only matters for classification, and this is an auto-refinement"
+_GRADIENT = "it only matters for gradient descent, and this is an auto-refinement"
+_HELIX = "particles are not helical"
+_OF_GRADIENT = (
+    "ini_iter fin_iter inbetween_iter ini_resol fin_resol ini_subset fin_subset stepsize write_iter"
+    " sigma2fudge_initial sigma2fudge_halflife"
+)
+_OF_HELIX = (
+    "nr_asu rise_initial rise_min rise_max rise_inistep twist_initial twist_min twist_max twist_inistep z_percentage"
+    " nstart inner_diameter outer_diameter sigma_distance offset_step exclude_resols"
+)
 
 
 def _accept(reason: str, n_value: int = 0) -> ForeignOption:
@@ -25,7 +35,7 @@ _ACCEPTED = {
     "iter": _accept("the refinement stops by itself when it has converged", 1),
     "pool": _accept(_PARALLEL, 1),
     "dont_combine_weights_via_disc": _accept(_DISC),
-    "no_parallel_disc_io": _accept("images are read ahead by one thread"),
+    "no_parallel_disc_io": _accept("there are no MPI processes that could disturb each other"),
     "onthefly_shifts": _accept(_MEMORY),
     "keep_free_scratch": _accept("the copy stops with a message when the scratch folder is full", 1),
     "reuse_scratch": _accept("stacks are copied anew for every run"),
@@ -43,15 +53,20 @@ _ACCEPTED = {
     "skip_maximize": _accept(_AUTOMATIC),
     "grad": _accept(_AUTOMATIC),
     "maxsig_per_class": _accept(_STATIC, 1),
-    "helical_nr_asu": _accept("particles are not helical", 1),
-    "helical_rise_initial": _accept("particles are not helical", 1),
-    "helical_twist_initial": _accept("particles are not helical", 1),
-    "helical_z_percentage": _accept("particles are not helical", 1),
-    "ignore_helical_symmetry": _accept("particles are not helical"),
+    "mu": _accept(_GRADIENT, 1),
+    "sgd_skip_anneal": _accept(_GRADIENT),
+    "ignore_helical_symmetry": _accept(_HELIX),
+    "helical_symmetry_search": _accept(_HELIX),
+    "helical_keep_tilt_prior_fixed": _accept(_HELIX),
 }
+_ACCEPTED |= {f"sgd_{name}": _accept(_GRADIENT, 1) for name in _OF_GRADIENT.split()}
+_ACCEPTED |= {f"helical_{name}": _accept(_HELIX, 1) for name in _OF_HELIX.split()}
 
 _REFUSED = {
     "oversampling": _refuse("Another oversampling than one level", 1, ("1",)),
+    "sigma2_fudge": _refuse("A factor on the noise spectrum", 1, ("1",)),
+    "minres_map": _refuse("Another number of shells without a prior", 1, ("5",)),
+    "gridding_iter": _refuse("Another number of gridding iterations", 1, ("10",)),
     "fix_sigma_noise": _refuse("A fixed noise spectrum"),
     "fix_sigma_offset": _refuse("A fixed deviation of the offsets"),
     "K": _refuse("More than one class", 1, ("1",)),
