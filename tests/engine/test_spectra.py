@@ -119,7 +119,7 @@ def test_noise_update() -> None:
     floored = spectra.update_sigma2_noise(
         sums, counts, np.array([2.0, 0.0]), previous, is_premultiplied=np.array([True, False])
     )
-    assert floored[0, 2] == 1e-15
+    np.testing.assert_allclose(floored[0, 2], 7e-11)
     assert previous.min() == 7.0
 
 
@@ -208,3 +208,12 @@ def test_recorded_postprocess_curves(shared_data: Path) -> None:
     assert curves.randomize_from == 7
     random = recorded["CorrectedFourierShellCorrelationPhaseRandomizedMaskedMaps"]
     np.testing.assert_allclose(curves.randomized, random, atol=0.12)
+
+
+@pytest.mark.parametrize("factor", [1e-12, 1.0, 1e12])
+def test_the_first_noise_estimate_follows_the_grey_scale_of_the_images(factor: float) -> None:
+    rng = np.random.default_rng(3)
+    mean_spectrum = rng.uniform(1.0, 2.0, (2, 9)) * factor
+    mean_image_spectrum = rng.uniform(0.0, 0.1, 9) * factor
+    found = spectra.initial_sigma2_noise(mean_spectrum, mean_image_spectrum)
+    np.testing.assert_allclose(found, 0.5 * (mean_spectrum - mean_image_spectrum))

@@ -106,7 +106,7 @@ def _iterate(setup: Setup, state: RefinementState, workers: Workers) -> Step:
     state, messages = maximize(setup, searched, plan)
     yield from messages
     yield state
-    yield _report(state, time.perf_counter() - started)
+    yield _report(state, time.perf_counter() - started, decision.reason if is_final else "")
     return state
 
 
@@ -336,7 +336,7 @@ def _next_state(setup: Setup, searched: _Searched, plan: IterationPlan, found: H
     )
 
 
-def _report(state: RefinementState, seconds: float) -> IterationDone:
+def _report(state: RefinementState, seconds: float, summary: str) -> IterationDone:
     sampling, convergence, model = state.sampling, state.convergence, state.halves[0]
     return IterationDone(
         iteration=state.iteration,
@@ -358,6 +358,7 @@ def _report(state: RefinementState, seconds: float) -> IterationDone:
         mean_p_max=model.mean_p_max,
         current_size=convergence.current_size,
         seconds=seconds,
+        summary=summary,
     )
 
 

@@ -17,7 +17,8 @@ from napari_autorefine.engine.shells import half_shell_counts, half_shells, roun
 from napari_autorefine.errors import InputError
 
 MINIMUM_SHELL = 5
-_SMALLEST_SIGMA2, _PREMULTIPLIED_FLOOR = 1e-14, 1e-15
+# Smallest noise variances, relative to the largest of the spectrum: what is less is no noise but a fault or rounding.
+_SMALLEST_SIGMA2, _PREMULTIPLIED_FLOOR = 1e-10, 1e-11
 _SMALLEST_FSC, _LARGEST_FSC = 0.001, 0.999
 
 
@@ -83,7 +84,7 @@ def initial_sigma2_noise(mean_spectrum: np.ndarray, mean_image_spectrum: np.ndar
     """
     sigma2 = np.atleast_2d(0.5 * (mean_spectrum - mean_image_spectrum))
     for row in sigma2:
-        good = np.flatnonzero(row > _SMALLEST_SIGMA2)
+        good = np.flatnonzero(row > _SMALLEST_SIGMA2 * max(row.max(), 0.0))
         if len(good) == 0:
             raise InputError(
                 "The images hold no noise: their average accounts for all of their power; check the image stacks."
@@ -187,9 +188,10 @@ def update_sigma2_noise(
     divisor = 2.0 * np.asarray(sum_weight, dtype=np.float64)[:, None] * counts
     sigma2 = np.divide(sums, divisor, out=np.array(previous, dtype=np.float64), where=divisor > 0)
     premultiplied = np.zeros(len(sigma2), dtype=bool) if is_premultiplied is None else np.asarray(is_premultiplied)
-    sigma2[premultiplied] = np.maximum(sigma2[premultiplied], _PREMULTIPLIED_FLOOR)
+    largest = sigma2.max(axis=1)
+    sigma2[premultiplied] = np.maximum(sigma2[premultiplied], _PREMULTIPLIED_FLOOR * largest[premultiplied, None])
     for shell in range(1, sigma2.shape[1]):
-        tiny = ~premultiplied & (sigma2[:, shell] < _SMALLEST_SIGMA2)
+        tiny = ~premultiplied & (sigma2[:, shell] < _SMALLEST_SIGMA2 * largest)
         sigma2[tiny, shell] = sigma2[tiny, shell - 1]
     return sigma2
 
