@@ -42,6 +42,8 @@ class BenchmarkSet:
     ini_high_A: float
     diameter_A: float
     reference_A: float = 30.0
+    healpix_order: int = 2
+    local_order: int = 4
     simulation: dict[str, object] = field(default_factory=dict)
     particles: str = "particles.star"
     reference: str = "ref.mrc"
@@ -74,6 +76,9 @@ SETS = {
             ini_high_A=15,
             diameter_A=150,
             reference_A=15,
+            # What RELION's tutorials advise for octahedral and icosahedral symmetry: 3.7 degrees, local from 0.9.
+            healpix_order=3,
+            local_order=5,
             simulation={
                 "model": "7a4m_apoferritin_O_asu.cif",
                 "assembly": "1",
@@ -177,9 +182,9 @@ def options(item: BenchmarkSet, prefix: str) -> list[str]:
     text = (
         f"--i {item.particles} --ref {item.reference} --o {prefix} --auto_refine --split_random_halves --firstiter_cc"
         f" --ini_high {item.ini_high_A:g} --sym {item.symmetry} --ctf --particle_diameter {item.diameter_A:g}"
-        " --zero_mask --flatten_solvent --norm --scale --oversampling 1 --healpix_order 2"
-        " --auto_local_healpix_order 4 --offset_range 5 --offset_step 2 --auto_ignore_angles --auto_resol_angles"
-        " --low_resol_join_halves 40 --pad 2 --random_seed 42 --pool 3 --skip_gridding"
+        f" --zero_mask --flatten_solvent --norm --scale --oversampling 1 --healpix_order {item.healpix_order}"
+        f" --auto_local_healpix_order {item.local_order} --offset_range 5 --offset_step 2"
+        " --auto_ignore_angles --auto_resol_angles --low_resol_join_halves 40 --pad 2 --random_seed 42 --pool 3 --skip_gridding"
     )
     return text.split()
 

@@ -16,8 +16,6 @@ from napari_autorefine.engine.shifts import ShiftedImage
 from napari_autorefine.model.geometry import matrix_to_euler
 from napari_autorefine.xp import array_module, beside, to_host
 
-_INTENSITY_PRECISION = 1.0 / 0.5**2  # prior spread 0.5: good particles differ by 0.3, poor ones by more
-_INTENSITY_RANGE = (0.05, 3.0)
 _MOST_REPRESENTATIVES = 512
 _HELD_SAMPLES = 4 << 20  # Fourier samples of one particle's fine slices that are held at a time
 
@@ -97,7 +95,7 @@ class ParticleResult:
     noise: np.ndarray
     scale_cross: float
     scale_power: float
-    intensity: float
+    intensity_sums: tuple[float, float]
     offset_square: float
     weight: float
     directions: np.ndarray
@@ -181,7 +179,7 @@ def _sums(search: Search, i: int, fine: FinePass, found: Posterior) -> ParticleR
         noise=noise,
         scale_cross=float((use * moments.cross).sum(dtype=np.float64)),
         scale_power=float((use * own_ctf * moments.power).sum(dtype=np.float64)),
-        intensity=_intensity(block, i, moments),
+        intensity_sums=_intensity_sums(block, i, moments),
         offset_square=float(column_weight @ (deviation**2).sum(axis=1)),
         weight=float(column_weight.sum()),
         directions=fine.directions[found.rows],
@@ -233,19 +231,18 @@ def _representatives(weights: Any) -> tuple[np.ndarray, Any]:
     return chosen, own * beside(factor.astype(np.float32), own)[:, None]
 
 
-def _intensity(block: Block, i: int, moments: maximization.Moments) -> float:
-    """Maximum a posteriori intensity of one particle relative to its group, under a Gaussian prior around 1.
+def _intensity_sums(block: Block, i: int, moments: maximization.Moments) -> tuple[float, float]:
+    """Likelihood of a particle's intensity relative to its group, see ``intensity.shrunken_intensities``.
 
-    The likelihood is that of the compared samples between the shells that the halves share and the current resolution:
-    intensities tell particles from empty or foreign images there, while at low frequencies everything looks alike.
+    It is that of the compared samples between the shells that the halves share and the current resolution: intensities
+    tell particles from empty or foreign images there, while at low frequencies everything looks alike.
     """
     model, geometry = block.model, block.geometry
     use = block.half.use_for_intensity[geometry.model_shell] * to_host(model.score_weight)
     group_contrast = to_host(block.images.contrast[i]) / block.intensity[i]
     cross = float((use * group_contrast * moments.cross).sum(dtype=np.float64))
     power = float((use * group_contrast**2 * moments.power).sum(dtype=np.float64))
-    intensity = (cross + _INTENSITY_PRECISION) / (power + _INTENSITY_PRECISION)
-    return float(np.clip(intensity, *_INTENSITY_RANGE))
+    return cross, power
 
 
 def _log_likelihood(search: Search, i: int, found: Posterior) -> float:

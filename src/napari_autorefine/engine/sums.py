@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from napari_autorefine.engine.block import BlockResult
+from napari_autorefine.engine.intensity import shrunken_intensities
 from napari_autorefine.engine.state import Poses
 
 
@@ -81,12 +82,14 @@ class PoseTable:
     n_significant: np.ndarray
     norm_correction: np.ndarray
     intensity: np.ndarray
+    intensity_sums: np.ndarray
 
     @classmethod
     def like(cls, poses: Poses) -> PoseTable:
         """Return a table that starts from old poses."""
         values = {name: np.array(getattr(poses, name)) for name in Poses.__dataclass_fields__ if name != "intensity"}
-        return cls(intensity=np.array(poses.intensities), **values)
+        sums = np.zeros((len(poses.p_max), 2))
+        return cls(intensity=np.array(poses.intensities), intensity_sums=sums, **values)
 
     def fill(self, block: BlockResult, norms: np.ndarray) -> None:
         """Take over a block's poses."""
@@ -97,11 +100,12 @@ class PoseTable:
             self.log_likelihood[row] = result.log_likelihood
             self.n_significant[row] = result.n_significant
             self.norm_correction[row] = norm
-            self.intensity[row] = result.intensity
+            self.intensity_sums[row] = result.intensity_sums
 
     def level_intensity(self, members: np.ndarray, *, is_estimated: bool) -> None:
-        """Give the intensities of a half-set mean 1, or all the value 1 when they are not estimated."""
-        self.intensity[members] = self.intensity[members] / self.intensity[members].mean() if is_estimated else 1.0
+        """Work out the intensities of a half-set from its sums; all are 1 when they are not to be estimated."""
+        cross, power = self.intensity_sums[members].T
+        self.intensity[members] = shrunken_intensities(cross, power) if is_estimated else 1.0
 
     def frozen(self) -> Poses:
         """Return the finished poses."""
