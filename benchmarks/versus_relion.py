@@ -184,7 +184,8 @@ def options(item: BenchmarkSet, prefix: str) -> list[str]:
         f" --ini_high {item.ini_high_A:g} --sym {item.symmetry} --ctf --particle_diameter {item.diameter_A:g}"
         f" --zero_mask --flatten_solvent --norm --scale --oversampling 1 --healpix_order {item.healpix_order}"
         f" --auto_local_healpix_order {item.local_order} --offset_range 5 --offset_step 2"
-        " --auto_ignore_angles --auto_resol_angles --low_resol_join_halves 40 --pad 2 --random_seed 42 --pool 3 --skip_gridding"
+        " --auto_ignore_angles --auto_resol_angles --low_resol_join_halves 40 --pad 2"
+        " --random_seed 42 --pool 3 --skip_gridding"
     )
     return text.split()
 
