@@ -13,7 +13,7 @@ from napari_autorefine.engine.search import Block, Candidates, Search, SearchSet
 from napari_autorefine.engine.slices import SharedSlices
 from napari_autorefine.xp import beside, to_host
 
-_PARENT_REACH = 60.0  # a parent whose log weight is this far below the best has no child of consequence; 20 loses a few
+_PARENT_REACH = 40.0  # a parent whose log weight is this far below the best has no child of consequence; 20 loses a few
 _CROWDED = 0.3  # with more than this share of the grid left, one product with all of it is faster
 _NEGLIGIBLE = 12.0  # a log weight this far below the best is of no consequence
 
