@@ -156,7 +156,8 @@ def projection_agreement(star: Path, volume: np.ndarray) -> tuple[float, float]:
     middle = (box_size + 1) // 2
     turns = samples.x * (middle - origin[:, :1]) + samples.y * (middle - origin[:, 1:])
     ours = (slices * np.exp(-2j * np.pi * turns / box_size))[:, 1:]
-    theirs = samples.gather(np.fft.rfft2(images) / box_size**2)[:, 1:]
+    transforms = np.fft.rfft2(images) / box_size**2
+    theirs = transforms[:, np.mod(samples.y, box_size), samples.x][:, 1:]
     cross = (ours * theirs.conj()).real.sum(axis=1)
     power = (np.abs(ours) ** 2).sum(axis=1)
     correlation = cross / np.sqrt(power * (np.abs(theirs) ** 2).sum(axis=1))
