@@ -97,6 +97,7 @@ def fourier_samples(box_size: int, size: int, coarse_size: int, screen_size: int
     rows = np.array([(0, y, x, n, o) for (y, x, n), o in zip(runs, offsets, strict=True)], dtype=np.int32)
     y = np.repeat(rows[:, 1], lengths)
     x = np.repeat(rows[:, 2], lengths) + np.arange(lengths.sum(), dtype=np.int32) - np.repeat(offsets, lengths)
+    counts = [int(lengths[:n].sum()) for n in row_counts]
     return FourierSamples(
         box_size=box_size,
         sizes=sizes,
@@ -104,8 +105,8 @@ def fourier_samples(box_size: int, size: int, coarse_size: int, screen_size: int
         y=y.astype(np.int32),
         shell=np.floor(np.hypot(x, y) + 0.5).astype(np.int32),
         rows=rows,
-        counts=tuple(int(lengths[:n].sum()) for n in row_counts),  # type: ignore[arg-type]
-        row_counts=tuple(row_counts),  # type: ignore[arg-type]
+        counts=(counts[0], counts[1], counts[2]),
+        row_counts=(row_counts[0], row_counts[1], row_counts[2]),
     )
 
 
