@@ -43,10 +43,10 @@ from napari_autorefine.engine.sampling import (
 from napari_autorefine.engine.setup import Setup, group_geometry, prepare_setup
 from napari_autorefine.engine.spectra import current_resolution_shell, low_pass_shell
 from napari_autorefine.engine.start import initial_state
-from napari_autorefine.engine.state import HalfModel, RefinementState, Sampling
+from napari_autorefine.engine.state import HalfModel, RefinementState
 from napari_autorefine.engine.sums import HalfStatistics, PoseTable
 from napari_autorefine.engine.workers import Workers
-from napari_autorefine.events import Event, IterationDone, Message, Progress
+from napari_autorefine.events import Event, IterationDone, Message
 
 _SCREENED_INFORMATION = 5.0
 _ROUGHEST_PARENT_ORDER = 2
@@ -360,6 +360,3 @@ def _report(state: RefinementState, seconds: float, summary: str) -> IterationDo
         seconds=seconds,
         summary=summary,
     )
-
-
-__all__ = ["Progress", "Sampling", "maximize", "plan_iteration", "refine"]
