@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 
 REAL = np.float32
-COMPLEX = np.complex64
-ACCUMULATOR = np.float64
 
 
 def array_module(array: Any) -> ModuleType:

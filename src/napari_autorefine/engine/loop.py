@@ -89,7 +89,6 @@ class _Searched:
     sums: tuple[Accumulators, Accumulators]
     geometries: tuple[GroupGeometry, ...]
     table: PoseTable
-    orientations: OrientationGrid
 
 
 def _iterate(setup: Setup, state: RefinementState, workers: Workers) -> Step:
@@ -231,7 +230,6 @@ def _expectation(
         sums=(sums[0], sums[1]),
         geometries=geometries,
         table=table,
-        orientations=orientations,
     )
 
 
