@@ -20,6 +20,7 @@ from napari_autorefine.io.mrc import read_volume, write_stack, write_volume
 from napari_autorefine.io.runs import read_run
 from napari_autorefine.io.star import read_particles, read_star
 from napari_autorefine.jobs import refine as refine_job
+from napari_autorefine.jobs.record import checksum, output_of
 from napari_autorefine.jobs.refine import RefineParams, refine
 from napari_autorefine.jobs.run_files import saved_state
 from napari_autorefine.model.resize import fourier_resize, window
@@ -108,6 +109,8 @@ def test_a_run_writes_relions_files_and_goes_on_from_them(particle_set: Particle
     for ending in (*ENDINGS, "half1_class001_unfil.mrc", "half2_class001_unfil.mrc", "params.json"):
         assert (out / f"run_{ending}").exists(), ending
     assert all(Path(path).exists() for path in finished.outputs.values())
+    assert output_of(out, "half1") == str(out / "run_half1_class001_unfil.mrc")
+    assert json.loads((out / "run_params.json").read_text())["outputs"] == finished.outputs
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
     assert read_volume(out / "run_class001.mrc").data.shape == (16, 16, 16)
     assert sorted(np.unique(read_particles(out / "run_data.star").half)) == [1, 2]
@@ -118,6 +121,24 @@ def test_parameters_are_kept_and_reproduce_the_run(particle_set: ParticleSet, en
     saved = json.loads(particle_set.output.with_name("run_params.json").read_text())
     assert RefineParams(**saved["parameters"]) == parameters(particle_set, symmetry="C2")
     assert saved["command"].startswith("autorefine refine --i ")
+    assert saved["inputs"]["particles"]["sha256"] == checksum(particle_set.star)
+    assert saved["inputs"]["reference"]["size"] == particle_set.reference.stat().st_size
+
+
+def test_the_folder_of_a_job_stands_for_its_file(
+    particle_set: ParticleSet, engine: RecordedEngine, tmp_path: Path
+) -> None:
+    extracted, rebox = tmp_path / "Extract", tmp_path / "Rebox"
+    for folder in (extracted, rebox):
+        folder.mkdir()
+    particle_set.star.rename(extracted / "particles.star")
+    for stack in particle_set.stacks:
+        stack.rename(extracted / stack.name)
+    particle_set.reference.rename(rebox / "run_class001.mrc")
+    engine.run(particle_set, particles=str(extracted), reference=str(rebox))
+    saved = json.loads(particle_set.output.with_name("run_params.json").read_text())
+    assert saved["parameters"]["particles"] == str(extracted / "particles.star")
+    assert saved["parameters"]["reference"] == str(rebox / "run_class001.mrc")
 
 
 def test_a_limit_of_iterations_and_an_interruption_end_one_call_only(

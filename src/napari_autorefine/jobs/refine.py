@@ -7,6 +7,7 @@ import time
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from napari_autorefine.events import Event, Finished, Message
 from napari_autorefine.io.runs import RunFolder, SavedRun
 from napari_autorefine.io.screening import Screening, check_images
 from napari_autorefine.jobs.image_source import ImagesInMemory, memory_notes, scratch_copy
+from napari_autorefine.jobs.record import output_of
 from napari_autorefine.jobs.refine_inputs import RefineInputs, check_output, check_space, load_inputs, messages
 from napari_autorefine.jobs.refine_params import RefineParams
 from napari_autorefine.jobs.relion_options import FOREIGN_OPTIONS
@@ -45,7 +47,7 @@ def refine(params: RefineParams) -> Iterator[Event]:
     if params.continue_from is not None:
         params, saved, going_on = resumed(params)
         yield going_on
-    params = with_seed(params)
+    params = with_files_of_folders(with_seed(params))
     check_output(params)
     inputs = load_inputs(params, saved)
     options, notes = engine_options(params, inputs)
@@ -86,6 +88,18 @@ def with_seed(params: RefineParams) -> RefineParams:
     if params.random_seed is not None and params.random_seed >= 0:
         return params
     return params.model_copy(update={"random_seed": int(time.time()) % 2**31})
+
+
+def with_files_of_folders(params: RefineParams) -> RefineParams:
+    """Return parameters in which folders of finished jobs have become the files that they hold."""
+    if params.continue_from is not None:
+        return params
+    update = {"particles": output_of(params.particles, "particles")}
+    if Path(params.reference).is_dir():
+        update["reference"] = output_of(params.reference, "map")
+    if params.mask is not None:
+        update["mask"] = output_of(params.mask, "mask")
+    return params.model_copy(update=update)
 
 
 def _screened(

@@ -17,6 +17,7 @@ from napari_autorefine.events import Message
 from napari_autorefine.io.mrc import write_volume
 from napari_autorefine.io.runs import RunFolder, RunSettings, SavedRun, read_run
 from napari_autorefine.io.screening import Screening
+from napari_autorefine.jobs.record import record_values
 from napari_autorefine.jobs.refine_params import RefineParams
 from napari_autorefine.model.particles import Particles
 from napari_autorefine.model.symmetry import point_group
@@ -60,6 +61,7 @@ class RunFiles:
         self._particles = particles
         self._folder = RunFolder(params.output, _settings(params, particle_diameter_A))
         self._outputs: dict[str, str] = {}
+        self._record: dict[str, Any] = {}
 
     def write_start(
         self, screening: Screening, all_particles: Particles, *, resampled_mask: Volume | None = None
@@ -67,9 +69,8 @@ class RunFiles:
         """Write parameters, images set aside and a mask that had to change; remove what ``--overwrite`` replaces."""
         if self._params.overwrite and self._params.continue_from is None:
             remove_run(Path(self._params.output))
-        values: dict[str, Any] = {"command": command_line("refine", self._params)}
-        path = self._folder.write_params(values | {"parameters": self._params.model_dump(mode="json")})
-        self._outputs["parameters"] = str(path)
+        self._record = record_values("refine", self._params, {})
+        self._outputs["parameters"] = str(self._folder.write_params(self._record))
         if resampled_mask is not None:
             mask_path = self._folder.path("solvent_mask.mrc")
             write_volume(mask_path, resampled_mask.data, resampled_mask.voxel_size_A)
@@ -94,8 +95,8 @@ class RunFiles:
         self._folder.write_final(state, self._particles, directions_deg=directions)
         names = {
             "map": "class001.mrc",
-            "half-map 1": "half1_class001_unfil.mrc",
-            "half-map 2": "half2_class001_unfil.mrc",
+            "half1": "half1_class001_unfil.mrc",
+            "half2": "half2_class001_unfil.mrc",
             "particles": "data.star",
             "model": "model.star",
             "optimiser": "optimiser.star",
@@ -103,6 +104,7 @@ class RunFiles:
         self._outputs = {name: str(self._folder.path(ending)) for name, ending in names.items()} | {
             name: path for name, path in self._outputs.items() if name not in names
         }
+        self._folder.write_params(self._record | {"outputs": self._outputs})
 
     def outputs(self) -> dict[str, str]:
         """Return the files to look at, by what they are."""
