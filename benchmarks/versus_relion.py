@@ -65,7 +65,7 @@ SETS = {
                 "n_particle": 1500,
                 "box_size": 128,
                 "pixel_size_A": 1.8,
-                "micrographs": 15,
+                "groups": 15,
             },
         ),
         # A lower limit would leave the hand open: low-passed to 20 Å the map correlates 0.97 with its mirror image.
@@ -85,7 +85,7 @@ SETS = {
                 "n_particle": 600,
                 "box_size": 96,
                 "pixel_size_A": 1.7,
-                "micrographs": 10,
+                "groups": 10,
             },
         ),
         BenchmarkSet(
@@ -99,7 +99,7 @@ SETS = {
                 "n_particle": 800,
                 "box_size": 96,
                 "pixel_size_A": 3.0,
-                "micrographs": 12,
+                "groups": 12,
                 "defocus_min_A": 10000.0,
                 "defocus_max_A": 28000.0,
             },
@@ -117,7 +117,7 @@ SETS = {
                 "n_particle": 1000,
                 "box_size": 96,
                 "pixel_size_A": 1.6,
-                "micrographs": 20,
+                "groups": 20,
             },
         ),
         BenchmarkSet(

@@ -12,8 +12,9 @@ import pytest
 from napari_autorefine.errors import InputError
 from napari_autorefine.events import Finished, Message
 from napari_autorefine.io.star import read_particles
-from napari_autorefine.jobs.simulate import ParticleDrawer, draw_truth, simulate, simulate_atoms
+from napari_autorefine.jobs.simulate import simulate, simulate_atoms
 from napari_autorefine.jobs.simulate_params import SimulateParams
+from napari_autorefine.jobs.simulate_truth import ParticleDrawer, draw_truth
 from napari_autorefine.model.atoms import AtomProjector, Atoms, form_factor, to_image
 from napari_autorefine.model.geometry import euler_to_matrix
 
@@ -76,7 +77,7 @@ def test_one_atom_lies_where_conventions_say() -> None:
 def _params(tmp_path: Path, **changes: object) -> SimulateParams:
     values = {
         "output": str(tmp_path / "set" / "p"), "n_particle": 12, "box_size": 32, "pixel_size_A": PIXEL, "threads": 1,
-        "micrographs": 3, "optics_groups": 2, "particle_diameter_A": 50.0,
+        "groups": 3, "optics_groups": 2, "particle_diameter_A": 50.0,
     }  # fmt: skip
     return SimulateParams(**(values | changes))
 

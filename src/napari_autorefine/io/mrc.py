@@ -273,6 +273,14 @@ def write_stack(
     _write(path, images, (pixel_size_A,) * 3, origin_A=(0.0, 0.0, 0.0), is_stack=True)
 
 
+def write_image(path: str | os.PathLike[str], image: np.ndarray, pixel_size_A: float) -> None:
+    """Write one image (n_y, n_x) of float32, float16, int16, uint16 or int8 values, such as a micrograph."""
+    with replacing(path) as temporary, mrcfile.new(temporary, overwrite=True) as file:
+        file.set_data(np.ascontiguousarray(image))
+        file.voxel_size = pixel_size_A
+        file.add_label("napari-autorefine")
+
+
 def _write(
     path: str | os.PathLike[str],
     data: np.ndarray,

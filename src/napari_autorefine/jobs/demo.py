@@ -108,7 +108,7 @@ def _simulation(params: DemoParams, paths: _Paths) -> SimulateParams:
         pixel_size_A=params.pixel_size_A,
         particle_diameter_A=_DIAMETER_A,
         optics_groups=2,
-        micrographs=8,
+        groups=8,
         snr=params.snr,
         seed=params.seed,
         threads=params.threads or 0,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import model_validator
 
 from napari_autorefine.params import JobParams, Param
 
 INPUT, PARTICLES, OPTICS, NOISE = "Input and output", "Particles", "Optics", "Signal and noise"
+MICROGRAPHS = "Micrographs"
+MicrographType = Literal["float32", "float16", "int16", "uint16", "int8"]
+_LARGEST_COUNT = {"int16": 32767, "uint16": 65535, "int8": 127}
 
 
 class SimulateParams(JobParams):
@@ -81,8 +84,9 @@ class SimulateParams(JobParams):
             is_advanced=True,
         ),
     ] = ()
-    micrographs: Annotated[
-        int, Param("Micrographs", "Number of micrographs: one stack and one scale group each.", OPTICS, minimum=1)
+    groups: Annotated[
+        int,
+        Param("Groups", "Number of particle stacks: each has its own defocus and is a scale group.", OPTICS, minimum=1),
     ] = 10
     defocus_min_A: Annotated[float, Param("Smallest defocus", "Smallest defocus.", OPTICS, unit="A")] = 8000.0
     defocus_max_A: Annotated[float, Param("Largest defocus", "Largest defocus.", OPTICS, unit="A")] = 22000.0
@@ -126,6 +130,81 @@ class SimulateParams(JobParams):
             is_advanced=True,
         ),
     ] = 0.0
+    micrographs: Annotated[
+        int,
+        Param("Micrographs", "Make this many whole micrographs instead of particle stacks.", MICROGRAPHS, minimum=0),
+    ] = 0
+    micrograph_size: Annotated[
+        tuple[int, ...],
+        Param(
+            "Size",
+            "Columns and rows, or one number for both; by default as many as the particles need.",
+            MICROGRAPHS,
+            unit="px",
+            minimum=32,
+        ),
+    ] = ()
+    spacing_A: Annotated[
+        float,
+        Param(
+            "Spacing",
+            "Smallest distance between the centers of particles; 0: the particle circle.",
+            MICROGRAPHS,
+            unit="A",
+            minimum=0,
+        ),
+    ] = 0.0
+    edge_A: Annotated[
+        float | None,
+        Param(
+            "Edge",
+            "Smallest distance of a center from the edge of the micrograph; by default the radius of the circle.",
+            MICROGRAPHS,
+            unit="A",
+            minimum=0,
+        ),
+    ] = None
+    dose_e_A2: Annotated[
+        float,
+        Param(
+            "Dose",
+            "Electrons; they make the counts of a pixel and its shot noise.",
+            MICROGRAPHS,
+            unit="e/A^2",
+            flags=("dose",),
+            minimum=0,
+            is_above_minimum=True,
+        ),
+    ] = 40.0
+    ice: Annotated[
+        float,
+        Param(
+            "Ice",
+            "Share of the noise variance that comes from the ice: it falls with frequency and has the micrograph's "
+            "CTF. The rest is shot noise.",
+            MICROGRAPHS,
+            minimum=0,
+            maximum=0.9,
+        ),
+    ] = 0.3
+    gradient: Annotated[
+        float,
+        Param("Gradient", "Relative change of the background across a micrograph.", MICROGRAPHS, minimum=0, maximum=1),
+    ] = 0.1
+    micrograph_type: Annotated[
+        MicrographType,
+        Param("Type of values", "How micrographs are stored; integers are counts.", MICROGRAPHS, is_advanced=True),
+    ] = "float32"
+    earlier_binning: Annotated[
+        int,
+        Param(
+            "Earlier binning",
+            "Also write particles and map as an earlier refinement of particles binned this much leaves them; 0: none.",
+            MICROGRAPHS,
+            minimum=0,
+            maximum=8,
+        ),
+    ] = 0
     threads: Annotated[int, Param("Threads", "Threads; 0 is all cores.", "Compute", flags=("j",), minimum=0)] = 0
 
     @model_validator(mode="after")
@@ -138,4 +217,28 @@ class SimulateParams(JobParams):
             raise ValueError(f"box sizes must be even, {odd[0]} is odd")
         if self.defocus_min_A > self.defocus_max_A:
             raise ValueError("defocus_min is larger than defocus_max")
+        if self.micrographs:
+            self._check_micrographs()
+        elif self.earlier_binning:
+            raise ValueError("earlier_binning needs micrographs to extract from; give --micrographs")
         return self
+
+    def _check_micrographs(self) -> None:
+        if self.micrographs > self.n_particle:
+            raise ValueError(f"{self.n_particle} particles are too few for {self.micrographs} micrographs")
+        if len(self.micrograph_size) > 2:
+            raise ValueError(f"micrograph_size takes columns and rows, not {len(self.micrograph_size)} numbers")
+        if self.noise_length_A:
+            raise ValueError("noise_length is for particle stacks; the noise of micrographs is shaped by --ice")
+        if self.earlier_binning and self.box_size % (2 * self.earlier_binning):
+            raise ValueError(f"box {self.box_size} binned by {self.earlier_binning} is not a whole, even number")
+        largest = _LARGEST_COUNT.get(self.micrograph_type)
+        if largest is None:
+            return
+        if self.snr == 0:
+            raise ValueError(f"noise-free micrographs are not counts: micrograph_type cannot be {self.micrograph_type}")
+        mean = self.dose_e_A2 * max((self.pixel_size_A, *self.group_pixel_size_A)) ** 2
+        brightest = mean * (1 + self.gradient) + 8 * (mean / (1 - self.ice)) ** 0.5
+        if brightest > largest:
+            text = f"pixels of up to {brightest:.0f} counts do not fit {self.micrograph_type} (at most {largest})"
+            raise ValueError(f"{text}; give a smaller --dose or another --micrograph_type")
