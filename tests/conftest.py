@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from napari_autorefine.io.mrc import write_stack, write_volume
+from napari_autorefine.jobs import JOBS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -106,3 +108,14 @@ def particle_set(tmp_path: Path) -> ParticleSet:
     return ParticleSet(
         folder=tmp_path, star=star, stacks=stacks, reference=tmp_path / "ref.mrc", mask=tmp_path / "mask.mrc"
     )
+
+
+@pytest.fixture
+def slow_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The job ``slow`` is there, in this process and in those of its jobs."""
+    from oracles.slow_job import slow
+
+    monkeypatch.setitem(JOBS, slow.NAME, None)
+    slow.register()
+    places = [REPOSITORY / "tests" / "oracles" / "slow_job", *sys.path]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, filter(None, places))))
