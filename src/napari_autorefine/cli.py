@@ -21,7 +21,7 @@ from napari_autorefine.jobs import JOBS, Job
 from napari_autorefine.params import FieldRecord, ForeignOption, describe, make_params
 from napari_autorefine.terminal import show
 
-_RELION_MARKS = ("auto_refine", "split_random_halves")
+_RELION_MARKS = ("auto_refine", "split_random_halves", "extract")
 _FOREIGN = "foreign:"
 
 
@@ -112,8 +112,8 @@ class _Parser(argparse.ArgumentParser):
 def parse(job: Job, words: Sequence[str]) -> tuple[BaseModel, list[str]]:
     """Return the parameters of a command line, and what the user should know about how it was read.
 
-    A line that holds ``--auto_refine`` or ``--split_random_halves`` was made for RELION: options that it lacks then
-    have the value they have in RELION's program. Otherwise they have this package's defaults.
+    A line that holds ``--auto_refine``, ``--split_random_halves`` or ``--extract`` was made for RELION: options that it
+    lacks then have the value they have in RELION's program. Otherwise they have this package's defaults.
     """
     found, rest = make_parser(job).parse_known_args([_plain(word) for word in words])
     if rest:

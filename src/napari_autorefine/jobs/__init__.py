@@ -50,8 +50,10 @@ JOBS: dict[str, Job] = {
     for job in (
         Job(name="refine", title="3D auto-refinement of particles, to convergence", params_class="RefineParams"),
         Job(name="simulate", title="Make a particle set from atoms", params_class="SimulateParams", positional="model"),
+        Job(name="extract", title="Cut particles from micrographs", params_class="ExtractParams"),
         Job(name="rebox", title="Change pixel size and box of maps", params_class="ReboxParams"),
         Job(name="mask", title="Make a soft solvent mask from a map", params_class="MaskParams"),
+        Job(name="postprocess", title="Resolution and sharpening of two half maps", params_class="PostprocessParams"),
         Job(name="info", title="Describe MRC and STAR files", params_class="InfoParams", positional="files"),
         Job(name="demo", title="Simulate, refine and report in a few minutes", params_class="DemoParams"),
     )
