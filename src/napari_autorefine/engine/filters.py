@@ -59,14 +59,14 @@ def scaled(transform: np.ndarray, table: np.ndarray, threads: int = 1) -> np.nda
     return result
 
 
-def low_pass_table(box_size: int, voxel_size_A: float, resolution_A: float, *, edge_shells: float = 2.0) -> np.ndarray:
-    """Low-pass filter by squared radius: cosine edge of ``edge_shells`` about shell ROUND(N a / d).
+def low_pass_table(box_size: int, voxel_size_A: float, resolution_A: float, *, edge_shells: int = 2) -> np.ndarray:
+    """Low-pass filter by squared radius: cosine edge of ``edge_shells`` (even) about shell ROUND(N a / d).
 
     The edge ends at the origin; the mean of the map always stays.
     """
     shell = round_half_up(box_size * voxel_size_A / resolution_A)
-    low = max(shell - edge_shells / 2.0, 0.0)
-    table = 1.0 - background_profile(radii(box_size), low, shell + edge_shells / 2.0 - low)
+    low, high = max(shell - edge_shells // 2, 0), shell + edge_shells // 2
+    table = 1.0 - background_profile(radii(box_size), low, high - low)
     table[0] = 1.0
     return table
 

@@ -14,21 +14,30 @@ RAND_MAX = 2**31 - 1
 _DEGREE, _SEPARATION, _DISCARDED = 31, 3, 310
 
 
-def glibc_rand(seed: int = 1) -> Iterator[int]:
-    """Values of ``rand()`` after ``srand(seed)``; seed 1 is also the state of a generator never seeded.
+def seeded_words(seed: int) -> list[int]:
+    """Return the 31 words of the generator right after ``srand(seed)``, before the first numbers are thrown away.
 
-    The state is filled by r[i] = 16807 r[i-1] mod (2^31 - 1), then r[i] = r[i-3] + r[i-31] mod 2^32; ten rounds are
-    thrown away and the lowest bit of each number is dropped.
+    They are filled by r[i] = 16807 r[i-1] mod (2^31 - 1).
     """
     word = seed & 0xFFFFFFFF or 1
     word = word - 2**32 if word >= 2**31 else word
-    state = [word & 0xFFFFFFFF]
+    words = [word & 0xFFFFFFFF]
     for _ in range(1, _DEGREE):
         # C's truncating division of a possibly negative word
         quotient = int(word / 127773)
         word = 16807 * (word - quotient * 127773) - 2836 * quotient
         word = word + RAND_MAX if word < 0 else word
-        state.append(word)
+        words.append(word)
+    return words
+
+
+def glibc_rand(seed: int = 1) -> Iterator[int]:
+    """Values of ``rand()`` after ``srand(seed)``; seed 1 is also the state of a generator never seeded.
+
+    The state follows r[i] = r[i-3] + r[i-31] mod 2^32; ten rounds are thrown away and the lowest bit of each number is
+    dropped.
+    """
+    state = seeded_words(seed)
     front, back, n_drawn = _SEPARATION, 0, 0
     while True:
         value = (state[front] + state[back]) & 0xFFFFFFFF
