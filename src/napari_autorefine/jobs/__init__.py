@@ -54,12 +54,7 @@ JOBS: dict[str, Job] = {
         Job(name="rebox", title="Change pixel size and box of maps", params_class="ReboxParams"),
         Job(name="mask", title="Make a soft solvent mask from a map", params_class="MaskParams"),
         Job(name="postprocess", title="Resolution and sharpening of two half maps", params_class="PostprocessParams"),
-        Job(
-            name="report",
-            title="One page on a job: plots, pictures, verdicts",
-            params_class="ReportParams",
-            positional="folder",
-        ),
+        Job(name="report", title="One page on a job", params_class="ReportParams", positional="folder"),
         Job(name="info", title="Describe MRC and STAR files", params_class="InfoParams", positional="files"),
         Job(name="demo", title="Simulate, refine and report in a few minutes", params_class="DemoParams"),
     )

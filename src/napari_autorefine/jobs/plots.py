@@ -1,23 +1,28 @@
-"""Figures of reports and benchmarks: matplotlib without a display and without global state."""
+"""Figures of reports and benchmarks: matplotlib without a display; curves, sections and spheres."""
 
 from __future__ import annotations
 
+import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from napari_autorefine.engine.sampling_score import relative_sampling
 from napari_autorefine.io.files import replacing
+from napari_autorefine.jobs.report_page import Picture, Width
+from napari_autorefine.jobs.report_style import COLORS, GRID, INK, MUTED, PAPER, VARIABLES
 from napari_autorefine.model.geometry import euler_to_matrix
 
-_INK, _MUTED, _GRID = "#1f2933", "#7b8794", "#e4e7eb"
-_COLORS = ("#1f6f9f", "#d9702b", "#3f8f4f", "#8a4f9e", "#b03a48")
 _DPI = 150
+_SVG_DPI = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,9 +38,15 @@ class IterationSummary:
 
 def new_figure(width_in: float, height_in: float, *, columns: int = 1) -> tuple[Figure, list[Axes]]:
     """Return a white figure with a row of plain axes."""
-    figure = Figure(figsize=(width_in, height_in), dpi=_DPI, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = blank_figure(width_in, height_in)
     return figure, [figure.add_subplot(1, columns, column + 1) for column in range(columns)]
+
+
+def blank_figure(width_in: float, height_in: float) -> Figure:
+    """Return a white figure without axes."""
+    figure = Figure(figsize=(width_in, height_in), dpi=_DPI, layout="constrained", facecolor=PAPER)
+    FigureCanvasAgg(figure)
+    return figure
 
 
 def save_figure(figure: Figure, path: str | Path) -> str:
@@ -45,17 +56,34 @@ def save_figure(figure: Figure, path: str | Path) -> str:
     return str(path)
 
 
-def _style(axes: Axes, *, x_label: str, y_label: str, title: str = "") -> None:
-    axes.set_xlabel(x_label, color=_INK)
-    axes.set_ylabel(y_label, color=_INK)
-    axes.set_title(title, color=_INK, fontsize=11, loc="left", pad=8)
-    axes.tick_params(colors=_MUTED, labelcolor=_INK, labelsize=9)
-    axes.grid(visible=True, color=_GRID, linewidth=0.8)
+def picture(figure: Figure, *, alt: str, caption: str = "", width: Width = "full") -> Picture:
+    """Return a figure as a picture of a page: an SVG that takes colours and font of the page it stands in."""
+    return Picture(image=svg_text(figure), alt=alt, caption=caption, width=width)
+
+
+def svg_text(figure: Figure) -> str:
+    """Return a figure as SVG without a background, the house's colours as variables of the page."""
+    buffer = io.StringIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "autorefine"}):
+        figure.savefig(buffer, format="svg", dpi=_SVG_DPI, transparent=True, metadata={"Date": None})
+    text = buffer.getvalue()
+    for color, name in VARIABLES.items():
+        text = text.replace(f": {color}", f": var({name})")
+    return re.sub(r"(font: [^;\"]*?\d(?:px|pt)?) '[^;\"]*", r"\1 var(--font)", text)
+
+
+def style_axes(axes: Axes, *, x_label: str, y_label: str, title: str = "") -> None:
+    """Label axes and draw them in the house's style."""
+    axes.set_xlabel(x_label, color=INK, fontsize=9)
+    axes.set_ylabel(y_label, color=INK, fontsize=9)
+    axes.set_title(title, color=INK, fontsize=10.5, loc="left", pad=8)
+    axes.tick_params(which="both", colors=MUTED, labelcolor=INK, labelsize=8.5)
+    axes.grid(visible=True, color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
-        axes.spines[side].set_color(_MUTED)
+        axes.spines[side].set_color(MUTED)
 
 
 def crossing_A(fsc: np.ndarray, voxel_size_A: float, *, threshold: float) -> float:
@@ -75,76 +103,81 @@ def crossing_A(fsc: np.ndarray, voxel_size_A: float, *, threshold: float) -> flo
     return box_A / max(position, 1.0)
 
 
-def fsc_figure(curves: Mapping[str, np.ndarray], voxel_size_A: float, *, title: str) -> Figure:
+def shell_resolution_A(fsc: np.ndarray, voxel_size_A: float, *, threshold: float = 0.143) -> float:
+    """Resolution of the last shell before a curve first falls below a threshold, as RELION reports it.
+
+    Parameters
+    ----------
+    fsc : (n_shell,), shell k is at k / (2 (n_shell - 1) voxel_size_A)
+    """
+    below = np.flatnonzero(fsc[1:] < threshold)
+    shell = int(below[0]) if len(below) else len(fsc) - 1
+    return 2 * (len(fsc) - 1) * voxel_size_A / max(shell, 1)
+
+
+def fsc_figure(
+    curves: Mapping[str, np.ndarray], voxel_size_A: float, *, title: str = "", size_in: tuple[float, float] = (6.4, 4.2)
+) -> Figure:
     """Fourier shell correlations over spatial frequency with the lines at 0.5 and 0.143.
 
     Parameters
     ----------
-    curves : name of each curve -> (n_shell,) values, all on the same shells
+    curves : name of each curve -> (n_shell,) values, all on the same shells; those with "random" in their name are
+        grey and without a resolution, those with "truth" are read at 0.5
     """
-    figure, (axes,) = new_figure(6.4, 4.2)
-    box_A = 2 * (len(next(iter(curves.values()))) - 1) * voxel_size_A
-    for (name, fsc), color in zip(curves.items(), _COLORS, strict=False):
+    figure, (axes,) = new_figure(*size_in)
+    n_shell = len(next(iter(curves.values())))
+    frequency = np.arange(n_shell) / (2 * (n_shell - 1) * voxel_size_A)
+    colors = iter(COLORS)
+    for name, fsc in curves.items():
+        if "random" in name:
+            axes.plot(frequency, fsc, color=COLORS[5], linewidth=1.2, linestyle=(0, (4, 2)), label=name)
+            continue
         threshold = 0.5 if "truth" in name else 0.143
-        resolution = crossing_A(fsc, voxel_size_A, threshold=threshold)
-        axes.plot(np.arange(len(fsc)) / box_A, fsc, color=color, linewidth=1.8, label=f"{name}: {resolution:.2f} Å")
-    limit = 1 / (2 * voxel_size_A)
+        resolution = shell_resolution_A(fsc, voxel_size_A, threshold=threshold)
+        axes.plot(frequency, fsc, color=next(colors), linewidth=1.7, label=f"{name}: {resolution:.2f} Å")
+    lowest = min(float(np.nanmin(fsc)) for fsc in curves.values())
+    fsc_axes(axes, 1 / (2 * voxel_size_A), lowest=lowest, title=title)
+    axes.legend(frameon=False, fontsize=8.5, loc="lower left", bbox_to_anchor=(0.01, 0.2), labelcolor=INK)
+    return figure
+
+
+def fsc_axes(axes: Axes, limit: float, *, lowest: float = 0.0, title: str = "") -> None:
+    """Draw the lines of an FSC plot up to the frequency ``limit`` in 1/Å, labelled in Å."""
     for level in (0.5, 0.143):
-        axes.axhline(level, color=_MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
+        axes.axhline(level, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
         axes.annotate(f"{level:g}", (limit, level), xytext=(3, 0), textcoords="offset points", va="center", fontsize=8,
-                      color=_MUTED, annotation_clip=False)  # fmt: skip
-    axes.axhline(0, color=_MUTED, linewidth=0.8)
+                      color=MUTED, annotation_clip=False)  # fmt: skip
+    axes.axhline(0, color=MUTED, linewidth=0.8)
+    axes.set_ylim(min(-0.05, lowest) - 0.02, 1.03)
+    style_axes(axes, x_label="Resolution (Å)", y_label="Fourier shell correlation", title=title)
+    resolution_axis(axes, limit)
+
+
+def resolution_axis(axes: Axes, limit: float) -> None:
+    """Label an axis of spatial frequencies from 0 to ``limit`` (1/Å) with resolutions in Å."""
     ticks = _resolution_ticks(limit)
     axes.set_xticks([1 / value for value in ticks], [f"{value:g}" for value in ticks])
     axes.set_xlim(0, limit)
-    axes.set_ylim(min(-0.05, *(float(np.nanmin(fsc)) for fsc in curves.values())) - 0.02, 1.03)
-    _style(axes, x_label="Resolution (Å)", y_label="Fourier shell correlation", title=title)
-    axes.legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0.01, 0.22), labelcolor=_INK)
-    return figure
+    axes.set_xlabel("Resolution (Å)", color=INK, fontsize=9)
 
 
 def _resolution_ticks(limit: float) -> list[float]:
     """Round resolutions in Å whose frequencies are well apart up to ``limit``."""
-    choices = (
-        100,
-        50,
-        30,
-        20,
-        15,
-        12,
-        10,
-        9,
-        8,
-        7,
-        6,
-        5.5,
-        5,
-        4.5,
-        4,
-        3.5,
-        3.2,
-        3,
-        2.8,
-        2.6,
-        2.4,
-        2.2,
-        2,
-        1.8,
-        1.6,
-        1.4,
-    )
+    coarse = (200, 150, 100, 50, 40, 30, 25, 20, 18, 16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5.5, 5, 4.5, 4)
+    fine = (3.5, 3.2, 3, 2.8, 2.6, 2.4, 2.2, 2, 1.8, 1.6, 1.5, 1.4, 1.3, 1.2, 1.1, 1)
     kept: list[float] = []
-    for value in choices:
-        if 1 / value <= limit * 1.001 and 1 / value - (1 / kept[-1] if kept else 0) > limit / 9:
+    for value in (*coarse, *fine):
+        if 1 / value <= limit * 1.001 and 1 / value - (1 / kept[-1] if kept else 0) > limit / 8:
             kept.append(value)
     return kept
 
 
-def slices_figure(maps: Mapping[str, np.ndarray], voxel_size_A: float, *, title: str) -> Figure:
+def slices_figure(maps: Mapping[str, np.ndarray], voxel_size_A: float, *, title: str = "") -> Figure:
     """Central sections perpendicular to z, y and x of each map, one row per map, on a common grey scale per row."""
-    figure = Figure(figsize=(7.2, 2.55 * len(maps) + 0.35), dpi=_DPI, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11, color=_INK)
+    figure = blank_figure(7.2, 2.5 * len(maps) + (0.35 if title else 0.0))
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontsize=10.5, color=INK)
     for row, (name, data) in enumerate(maps.items()):
         middle = len(data) // 2
         low, high = np.percentile(data[middle], (1, 99.8))
@@ -152,22 +185,24 @@ def slices_figure(maps: Mapping[str, np.ndarray], voxel_size_A: float, *, title:
         for column, (section, plane) in enumerate(zip(sections, ("xy", "xz", "yz"), strict=True)):
             axes = figure.add_subplot(len(maps), 3, 3 * row + column + 1)
             axes.imshow(section, cmap="gray", vmin=low, vmax=high, origin="lower", interpolation="bicubic")
-            axes.set_xticks([])
-            axes.set_yticks([])
-            axes.set_title(f"{name}, {plane}", fontsize=9, color=_INK, loc="left")
+            axes.set_axis_off()
+            axes.set_title(f"{name}, {plane}", fontsize=8.5, color=INK, loc="left", pad=4)
             if row == len(maps) - 1 and column == 0:
                 _scale_bar(axes, len(data), voxel_size_A)
     return figure
 
 
 def _scale_bar(axes: Axes, box_size: int, voxel_size_A: float) -> None:
-    length = next(value for value in (100, 50, 20, 10, 5) if value < 0.4 * box_size * voxel_size_A)
+    lengths = (1000, 500, 200, 100, 50, 20, 10, 5, 2, 1)
+    length = next((value for value in lengths if value < 0.4 * box_size * voxel_size_A), 1)
     left, bottom = 0.06 * box_size, 0.07 * box_size
     axes.plot([left, left + length / voxel_size_A], [bottom, bottom], color="white", linewidth=2.5)
     axes.text(left, bottom + 0.03 * box_size, f"{length} Å", color="white", fontsize=8, va="bottom")
 
 
-def direction_density(euler_deg: np.ndarray, operators: np.ndarray, grid: np.ndarray) -> np.ndarray:
+def direction_density(
+    euler_deg: np.ndarray, operators: np.ndarray, grid: np.ndarray, *, weight: np.ndarray | None = None
+) -> np.ndarray:
     """Density of viewing directions relative to uniform, smoothed over about 8 degrees.
 
     Parameters
@@ -175,51 +210,96 @@ def direction_density(euler_deg: np.ndarray, operators: np.ndarray, grid: np.nda
     euler_deg : (n, 3), rot tilt psi
     operators : (n_operator, 3, 3), point group; every symmetry mate counts
     grid : (n_grid, 3), unit vectors where the density is wanted
+    weight : (n,), share of each view
 
     Returns
     -------
     (n_grid,), 1 on average over the sphere (von Mises-Fisher kernel)
     """
     concentration = 1.0 / np.deg2rad(8.0) ** 2
+    cells, counts = _binned_views(euler_deg, operators, weight)
+    kernel = np.exp(concentration * (grid @ cells.T - 1.0)) * (2.0 * concentration)
+    return np.asarray(kernel @ counts)
+
+
+def _binned_views(
+    euler_deg: np.ndarray, operators: np.ndarray, weight: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the middles (n_cell, 3) of cells of equal area on the sphere, and the share of views in each."""
     views = euler_to_matrix(euler_deg)[:, 2]
-    mates = np.concatenate([views @ operator for operator in operators])
-    rot, height = np.arctan2(mates[:, 1], mates[:, 0]), mates[:, 2]
-    counts, rot_edges, height_edges = np.histogram2d(rot, height, (120, 60), ((-np.pi, np.pi), (-1, 1)))
-    middle_rot = 0.5 * (rot_edges[1:] + rot_edges[:-1])[:, None]
-    middle_height = 0.5 * (height_edges[1:] + height_edges[:-1])[None, :]
-    radius = np.sqrt(1 - middle_height**2)
-    cells = np.stack(np.broadcast_arrays(radius * np.cos(middle_rot), radius * np.sin(middle_rot), middle_height), -1)
-    kernel = np.exp(concentration * (grid @ cells.reshape(-1, 3).T - 1.0)) * (2.0 * concentration)
-    return np.asarray(kernel @ counts.ravel() / len(mates))
+    share = np.full(len(views), 1.0 / len(views)) if weight is None else weight / weight.sum()
+    edges = (np.linspace(-np.pi, np.pi, 121), np.linspace(-1, 1, 61))
+    counts = np.zeros((120, 60))
+    for operator in operators:
+        mates = views @ operator
+        rot = np.arctan2(mates[:, 1], mates[:, 0])
+        counts += np.histogram2d(rot, mates[:, 2], edges, weights=share)[0]
+    rot_middle = 0.5 * (edges[0][1:] + edges[0][:-1])[:, None]
+    height = 0.5 * (edges[1][1:] + edges[1][:-1])[None, :]
+    radius = np.sqrt(1 - height**2)
+    cells = np.stack(np.broadcast_arrays(radius * np.cos(rot_middle), radius * np.sin(rot_middle), height), -1)
+    return cells.reshape(-1, 3), counts.ravel() / len(operators)
 
 
-def direction_figure(euler_deg: np.ndarray, *, operators: np.ndarray, title: str) -> Figure:
+def direction_figure(
+    euler_deg: np.ndarray, *, operators: np.ndarray, title: str = "", weight: np.ndarray | None = None
+) -> Figure:
     """Draw viewing directions and their symmetry mates as an equal-area map of the sphere.
 
     Parameters
     ----------
     euler_deg : (n, 3), rot tilt psi
     operators : (n_operator, 3, 3), point group
+    weight : (n,), share of each view
     """
-    figure = Figure(figsize=(6.4, 3.5), dpi=_DPI, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
+    grid = _sphere_grid()
+    density = direction_density(euler_deg, operators, grid.reshape(-1, 3), weight=weight).reshape(grid.shape[:2])
+    return _sphere_figure(density, label="views relative to uniform", title=title)
+
+
+def sampling_figure(
+    euler_deg: np.ndarray, *, operators: np.ndarray, title: str = "", weight: np.ndarray | None = None
+) -> Figure:
+    """Draw how often Fourier space is sampled in each direction, smoothed over about 3 degrees, as a map of the sphere.
+
+    Parameters as for ``direction_figure``.
+    """
+    grid = _sphere_grid()
+    cells, share = _binned_views(euler_deg, operators, weight)
+    used = share > 0
+    values = relative_sampling(
+        grid.reshape(-1, 3), cells[used], np.eye(3)[None], half_width=float(np.sin(np.deg2rad(3.0))), weight=share[used]
+    )
+    return _sphere_figure(values.reshape(grid.shape[:2]), label="sampling relative to even", title=title)
+
+
+_LONGITUDE, _LATITUDE = np.linspace(-np.pi, np.pi, 121), np.linspace(-np.pi / 2, np.pi / 2, 61)
+
+
+def _sphere_grid() -> np.ndarray:
+    """Return unit vectors (n_latitude, n_longitude, 3)."""
+    lon, lat = np.meshgrid(_LONGITUDE, _LATITUDE)
+    return np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=-1)
+
+
+def _sphere_figure(values: np.ndarray, *, label: str, title: str) -> Figure:
+    figure = blank_figure(4.7, 2.75)
     axes = figure.add_subplot(111, projection="mollweide")
-    longitude, latitude = np.linspace(-np.pi, np.pi, 121), np.linspace(-np.pi / 2, np.pi / 2, 61)
-    lon, lat = np.meshgrid(longitude, latitude)
-    grid = np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=-1)
-    density = direction_density(euler_deg, operators, grid.reshape(-1, 3)).reshape(lon.shape)
-    top = max(2.0, float(density.max()))
-    image = axes.pcolormesh(lon, lat, density, cmap="cividis", vmin=0, vmax=top, shading="gouraud", rasterized=True)
-    axes.set_title(title, fontsize=11, color=_INK, loc="left", pad=10)
+    lon, lat = np.meshgrid(_LONGITUDE, _LATITUDE)
+    top = max(2.0, float(values.max()))
+    image = axes.pcolormesh(lon, lat, values, cmap="cividis", vmin=0, vmax=top, shading="gouraud", rasterized=True)
+    axes.set_title(title, fontsize=10.5, color=INK, loc="left", pad=10)
     axes.set_xticks(np.deg2rad([-120, -60, 0, 60, 120]), ["−120°", "−60°", "rot 0°", "60°", "120°"])
     axes.set_yticks(np.deg2rad([-60, -30, 0, 30, 60]), ["tilt 150°", "120°", "90°", "60°", "30°"])
-    axes.tick_params(labelsize=8, colors=_MUTED, labelcolor=_INK)
-    for label in axes.get_xticklabels():
-        label.set_color("white")
-    axes.grid(visible=True, color="white", alpha=0.25, linewidth=0.6)
-    bar = figure.colorbar(image, ax=axes, shrink=0.75, pad=0.03)
-    bar.set_label("density relative to uniform", fontsize=9, color=_INK)
-    bar.ax.tick_params(labelsize=8, colors=_MUTED, labelcolor=_INK)
+    axes.tick_params(labelsize=7.5, colors=MUTED, labelcolor=INK)
+    for tick in axes.get_xticklabels():
+        tick.set_color("#ffffff")
+    axes.spines["geo"].set_color(MUTED)
+    axes.grid(visible=True, color="#ffffff", alpha=0.25, linewidth=0.6)
+    bar = figure.colorbar(image, ax=axes, orientation="horizontal", shrink=0.6, pad=0.06, aspect=32)
+    bar.set_label(label, fontsize=8.5, color=INK)
+    bar.ax.tick_params(labelsize=8, colors=MUTED, labelcolor=INK)
+    bar.outline.set_visible(False)
     return figure
 
 
@@ -227,26 +307,26 @@ def iterations_figure(points: Sequence[IterationSummary], *, title: str) -> Figu
     """Resolution, and angular step with the expected accuracy, over the iterations of a run."""
     figure, (left, right) = new_figure(8.6, 3.5, columns=2)
     iterations = [point.iteration for point in points]
-    left.plot(iterations, [point.resolution_A for point in points], color=_COLORS[0], marker="o", markersize=4.5)
+    left.plot(iterations, [point.resolution_A for point in points], color=COLORS[0], marker="o", markersize=4.5)
     left.annotate(f"{points[-1].resolution_A:.2f} Å", (iterations[-1], points[-1].resolution_A), xytext=(-7, -4),
-                  textcoords="offset points", fontsize=9, color=_COLORS[0], ha="right")  # fmt: skip
+                  textcoords="offset points", fontsize=9, color=COLORS[0], ha="right")  # fmt: skip
     left.set_ylim(bottom=0)
-    _style(left, x_label="Iteration", y_label="Resolution (Å)", title=title)
+    style_axes(left, x_label="Iteration", y_label="Resolution (Å)", title=title)
     steps = np.array([point.angular_step_deg for point in points])
     accuracy = np.array([point.accuracy_rot_deg for point in points])
     known = np.isfinite(accuracy) & (accuracy > 0) & (accuracy < 900)
-    right.step(iterations, steps, where="mid", color=_COLORS[0], linewidth=1.8, label="angular step")
-    right.plot(np.array(iterations)[known], accuracy[known], color=_COLORS[1], marker="o", markersize=4,
+    right.step(iterations, steps, where="mid", color=COLORS[0], linewidth=1.8, label="angular step")
+    right.plot(np.array(iterations)[known], accuracy[known], color=COLORS[1], marker="o", markersize=4,
                label="expected accuracy")  # fmt: skip
     local = next((point.iteration for point in points if point.is_local), None)
     if local is not None:
-        right.axvline(local - 0.5, color=_MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
+        right.axvline(local - 0.5, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
         right.annotate("local searches", (local - 0.5, 1), xytext=(4, -2), xycoords=("data", "axes fraction"),
-                       textcoords="offset points", fontsize=8, color=_MUTED, va="top")  # fmt: skip
+                       textcoords="offset points", fontsize=8, color=MUTED, va="top")  # fmt: skip
     right.set_yscale("log", base=2)
     right.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    _style(right, x_label="Iteration", y_label="Degrees", title="Search")
-    right.legend(frameon=False, fontsize=9, labelcolor=_INK, loc="lower left")
+    style_axes(right, x_label="Iteration", y_label="Degrees", title="Search")
+    right.legend(frameon=False, fontsize=9, labelcolor=INK, loc="lower left")
     for axes in (left, right):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
@@ -264,12 +344,12 @@ def error_figure(angle_deg: np.ndarray, offset_A: np.ndarray, *, title: str) -> 
     for axes, values, name, unit in zip(pair, (angle_deg, offset_A), ("Angular", "Offset"), ("°", " Å"), strict=True):
         median, upper = np.percentile(values, (50, 90))
         limit = max(float(np.percentile(values, 98)) * 1.1, 1e-3)
-        axes.hist(np.clip(values, 0, limit), bins=40, range=(0, limit), color=_COLORS[0], alpha=0.85)
+        axes.hist(np.clip(values, 0, limit), bins=40, range=(0, limit), color=COLORS[0], alpha=0.85)
         for value, label, style in ((median, "median", "-"), (upper, "90 %", (0, (4, 3)))):
-            axes.axvline(value, color=_COLORS[1], linewidth=1.4, linestyle=style, label=f"{label} {value:.2f}{unit}")
+            axes.axvline(value, color=COLORS[1], linewidth=1.4, linestyle=style, label=f"{label} {value:.2f}{unit}")
         axes.set_xlim(0, limit)
         unit_name = "degrees" if unit == "°" else "Å"
         heading = title if name == "Angular" else ""
-        _style(axes, x_label=f"{name} error ({unit_name})", y_label="Particles", title=heading)
-        axes.legend(frameon=False, fontsize=9, labelcolor=_INK)
+        style_axes(axes, x_label=f"{name} error ({unit_name})", y_label="Particles", title=heading)
+        axes.legend(frameon=False, fontsize=9, labelcolor=INK)
     return figure

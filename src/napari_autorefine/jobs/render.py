@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy.ndimage import affine_transform, gaussian_filter, map_coordinates
 
+from napari_autorefine.jobs.report_style import INK, PAPER
+from napari_autorefine.model.resize import fourier_resize
+
 _LIGHT = np.array([-0.45, 0.55, 0.70]) / np.linalg.norm([-0.45, 0.55, 0.70])
 _SURFACE = np.array([0.36, 0.58, 0.74])
-_INK = "#1f2933"
+_LARGEST = 224
 
 
 def contour_level(data: np.ndarray) -> float:
@@ -110,26 +115,50 @@ def _shade(normal: np.ndarray, depth: np.ndarray, is_hit: np.ndarray) -> np.ndar
     return np.asarray(np.clip(color, 0, 1))
 
 
+_ALONG = {
+    "z": np.eye(3),
+    "y": np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]]),
+    "x": np.array([[0.0, 1, 0], [0, 0, 1], [1, 0, 0]]),
+}
+
+
 def map_figure(data: np.ndarray, *, title: str, level: float | None = None) -> Figure:
     """Surface of a map seen along z, y and x."""
+    images = surface_views(data, level=level)
+    return _images_figure({f"along {axis}": image for axis, image in images.items()}, title=title, width_in=9.0)
+
+
+def surfaces_figure(maps: Mapping[str, np.ndarray], *, title: str = "") -> Figure:
+    """Surfaces of several maps, each seen along z."""
+    images = {name: surface_views(data, axes="z")["z"] for name, data in maps.items()}
+    return _images_figure(images, title=title, width_in=3.0 * len(images))
+
+
+def surface_views(data: np.ndarray, *, level: float | None = None, axes: str = "zyx") -> dict[str, np.ndarray]:
+    """Return shaded views of a map along axes of the reference, (n, n, 4) RGBA by axis; large maps are shrunk first."""
+    if len(data) > _LARGEST:
+        data = fourier_resize(data, _LARGEST)
     threshold = contour_level(data) if level is None else level
     factor = max(1, round(224 / len(data)))
-    fine = cropped(resampled(data, factor), threshold, margin=3 * factor)
-    along_z, along_y = np.eye(3), np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
-    along_x = np.array([[0.0, 1, 0], [0, 0, 1], [1, 0, 0]])
-    views = {"z": along_z, "y": along_y, "x": along_x}
-    images = {name: _trimmed(surface_image(fine, threshold, matrix=matrix)) for name, matrix in views.items()}
+    fine = cropped(resampled(data, factor) if factor > 1 else data, threshold, margin=3 * factor)
+    return {axis: _trimmed(surface_image(fine, threshold, matrix=_ALONG[axis])) for axis in axes}
+
+
+def _images_figure(images: Mapping[str, np.ndarray], *, title: str, width_in: float) -> Figure:
+    """Images of one scale side by side."""
     height = max(image.shape[0] for image in images.values())
     widths = [image.shape[1] for image in images.values()]
-    figure = Figure(figsize=(9.0, 9.0 * height / sum(widths) + 0.6), dpi=150, layout="constrained", facecolor="white")
+    size = (width_in, width_in * height / sum(widths) + (0.6 if title else 0.3))
+    figure = Figure(figsize=size, dpi=150, layout="constrained", facecolor=PAPER)
     FigureCanvasAgg(figure)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11, color=_INK)
-    grid = figure.add_gridspec(1, 3, width_ratios=widths)
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontsize=10.5, color=INK)
+    grid = figure.add_gridspec(1, len(images), width_ratios=widths)
     for column, (name, image) in enumerate(images.items()):
         axes = figure.add_subplot(grid[0, column])
         axes.imshow(image, interpolation="bilinear")
         axes.set_ylim(0.5 * (image.shape[0] + height), 0.5 * (image.shape[0] - height))
-        axes.set_title(f"along {name}", fontsize=9, color=_INK)
+        axes.set_title(name, fontsize=9, color=INK)
         axes.axis("off")
     return figure
 
