@@ -34,7 +34,13 @@ class RefineParams(RefineInputParams):
         ),
     ] = True
     flatten_solvent: Annotated[
-        bool, Param("Flatten the solvent?", "Multiply the maps by the mask between iterations.", OPTIMISATION)
+        bool,
+        Param(
+            "Flatten the solvent?",
+            "Multiply the maps by the mask between iterations.",
+            OPTIMISATION,
+            is_advanced=True,
+        ),
     ] = True
     solvent_correct_fsc: Annotated[
         bool,
