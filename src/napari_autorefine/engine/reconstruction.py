@@ -12,6 +12,7 @@ from math import ceil, isfinite
 import numpy as np
 import scipy.fft
 
+from napari_autorefine.engine.cosets import coset_factors
 from napari_autorefine.engine.density import density_compensation
 from napari_autorefine.engine.inversion import map_of_planes
 from napari_autorefine.engine.projector import (
@@ -136,17 +137,15 @@ def symmetrize(acc: Accumulators, operators: np.ndarray, threads: int = 1) -> No
     operators : (n, 3, 3), rotations of (x, y, z), the identity included
     threads : worker threads
     """
-    others = operators[~np.all(np.abs(operators - np.eye(3)) < 1e-9, axis=(1, 2))]
-    if len(others) == 0:
-        return
-    rotations = np.ascontiguousarray(others, dtype=np.float32)
-    data, weight = np.empty_like(acc.data), np.empty_like(acc.weight)
+    for factor in coset_factors(operators):
+        rotations = np.ascontiguousarray(factor, dtype=np.float32)
+        data, weight = np.empty_like(acc.data), np.empty_like(acc.weight)
 
-    def sum_planes(planes: slice) -> None:
-        symmetrize_planes(acc.data, acc.weight, rotations, acc.r2_max, planes, data, weight)
+        def sum_planes(planes: slice) -> None:
+            symmetrize_planes(acc.data, acc.weight, rotations, acc.r2_max, planes, data, weight)  # noqa: B023
 
-    run_slabs(sum_planes, slabs(len(weight), ceil(len(weight) / (8 * threads))), threads)
-    acc.data, acc.weight = data, weight
+        run_slabs(sum_planes, slabs(len(weight), ceil(len(weight) / (8 * threads))), threads)
+        acc.data, acc.weight = data, weight
 
 
 def join_radius(box_size: int, voxel_size_A: float, resolution_A: float, join_A: float) -> int:

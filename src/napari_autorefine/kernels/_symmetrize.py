@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 
 from napari_autorefine.kernels._cuda import launch_symmetrize
-from napari_autorefine.kernels._simd import trilinear
+from napari_autorefine.kernels._simd import BLOCK, interpolate_block, interpolate_real_block
 from napari_autorefine.xp import array_module
 
 
@@ -54,31 +54,64 @@ def _symmetrize(  # type: ignore[no-untyped-def]
     data, weight, operators, is_exact, r2_max, z_begin, z_end, summed_data, summed_weight
 ):
     radius = np.int64((weight.shape[0] - 1) // 2)
-    flat_data, flat_weight = data.reshape(-1), weight.reshape(-1)
+    n_point = (weight.shape[2] + BLOCK - 1) // BLOCK * BLOCK
+    points = np.zeros(3 * n_point, dtype=np.float32)
+    points[:n_point] = np.arange(n_point)
+    row_data, row_weight = np.empty(2 * n_point, dtype=np.float32), np.empty(n_point, dtype=np.float32)
     for iz in range(z_begin, z_end):
-        kz = np.float32(iz - radius)
         _copy_sphere(data, weight, iz, r2_max, summed_data, summed_weight)
-        for s in range(operators.shape[0]):
-            for iy in range(weight.shape[1]):
-                ky = np.float32(iy - radius)
-                for ix in range(weight.shape[2]):
-                    kx = np.float32(ix)
-                    if kx * kx + ky * ky + kz * kz > r2_max:
-                        break
-                    x = operators[s, 0, 0] * kx + operators[s, 0, 1] * ky + operators[s, 0, 2] * kz
-                    y = operators[s, 1, 0] * kx + operators[s, 1, 1] * ky + operators[s, 1, 2] * kz
-                    z = operators[s, 2, 0] * kx + operators[s, 2, 1] * ky + operators[s, 2, 2] * kz
-                    sign = np.float32(1)
-                    if x < 0:
-                        x, y, z, sign = -x, -y, -z, np.float32(-1)
-                    if is_exact[s]:
-                        jx, jy, jz = np.int64(x), np.int64(y) + radius, np.int64(z) + radius
-                        re, im, mass = data[jz, jy, 2 * jx], data[jz, jy, 2 * jx + 1], weight[jz, jy, jx]
-                    else:
-                        re, im, mass = _gather(flat_data, flat_weight, radius, x, y, z)
-                    summed_data[iz, iy, 2 * ix] += re
-                    summed_data[iz, iy, 2 * ix + 1] += sign * im
-                    summed_weight[iz, iy, ix] += mass
+        for iy in range(weight.shape[1]):
+            ky, kz = np.float32(iy - radius), np.float32(iz - radius)
+            rest = r2_max - ky * ky - kz * kz
+            if rest < 0:
+                continue
+            count = min(int(np.sqrt(rest)) + 1, weight.shape[2])
+            points[n_point : 2 * n_point], points[2 * n_point :] = ky, kz
+            for s in range(operators.shape[0]):
+                if is_exact[s]:
+                    _add_exact_row(data, weight, operators[s], iz, iy, count, summed_data, summed_weight)
+                    continue
+                _interpolate_row(data, weight, points, operators, s, count, r2_max, row_data, row_weight)
+                for ix in range(count):
+                    summed_data[iz, iy, 2 * ix] += row_data[2 * ix]
+                    summed_data[iz, iy, 2 * ix + 1] += row_data[2 * ix + 1]
+                    summed_weight[iz, iy, ix] += row_weight[ix]
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _add_exact_row(data, weight, operator, iz, iy, count, summed_data, summed_weight):  # type: ignore[no-untyped-def]
+    """Add the voxels that ``operator``, a signed permutation, takes the first ``count`` voxels of a row to."""
+    radius = np.int64((weight.shape[0] - 1) // 2)
+    ky, kz = np.float32(iy - radius), np.float32(iz - radius)
+    for ix in range(count):
+        kx = np.float32(ix)
+        x = operator[0, 0] * kx + operator[0, 1] * ky + operator[0, 2] * kz
+        y = operator[1, 0] * kx + operator[1, 1] * ky + operator[1, 2] * kz
+        z = operator[2, 0] * kx + operator[2, 1] * ky + operator[2, 2] * kz
+        sign = np.float32(1)
+        if x < 0:
+            x, y, z, sign = -x, -y, -z, np.float32(-1)
+        jx, jy, jz = np.int64(x), np.int64(y) + radius, np.int64(z) + radius
+        summed_data[iz, iy, 2 * ix] += data[jz, jy, 2 * jx]
+        summed_data[iz, iy, 2 * ix + 1] += sign * data[jz, jy, 2 * jx + 1]
+        summed_weight[iz, iy, ix] += weight[jz, jy, jx]
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _interpolate_row(  # type: ignore[no-untyped-def]
+    data, weight, points, operators, s, count, r2_max, row_data, row_weight
+):
+    """Trilinear samples of data and weight where operator ``s`` takes the first ``count`` points of a row."""
+    radius = np.int64((weight.shape[0] - 1) // 2)
+    stride_y = np.int64(weight.shape[2])
+    stride_z = np.int64(weight.shape[1]) * stride_y
+    layout = (radius * (stride_z + stride_y), stride_y, stride_z)
+    flat_data, flat_weight, turns = data.reshape(-1), weight.reshape(-1), operators.reshape(-1)
+    n_point, first = row_weight.shape[0], 9 * s
+    reach = r2_max * np.float32(1.001)  # what is inside stays inside, whatever its rounding
+    for k in range(0, count, BLOCK):
+        interpolate_block(flat_data, layout, points, n_point, k, turns, first, reach, row_data, 2 * k)
+        interpolate_real_block(flat_weight, layout, points, n_point, k, turns, first, reach, row_weight, k)
 
 
 @njit(nogil=True, cache=True, inline="always")
@@ -91,30 +124,3 @@ def _copy_sphere(data, weight, iz, r2_max, summed_data, summed_weight):  # type:
             summed_data[iz, iy, 2 * ix] = data[iz, iy, 2 * ix] if is_inside else np.float32(0)
             summed_data[iz, iy, 2 * ix + 1] = data[iz, iy, 2 * ix + 1] if is_inside else np.float32(0)
             summed_weight[iz, iy, ix] = weight[iz, iy, ix] if is_inside else np.float32(0)
-
-
-@njit(nogil=True, cache=True, inline="always", fastmath={"nsz", "arcp", "contract"})
-def _gather(data, weight, radius, x, y, z):  # type: ignore[no-untyped-def]
-    """Trilinear sample of data and weight (both flat) at x >= 0."""
-    stride_y = np.int64(radius + 2)
-    stride_z = (2 * radius + 1) * stride_y
-    center = radius * (stride_z + stride_y)
-    re, im = trilinear(data, 2 * center, 2 * stride_y, 2 * stride_z, x, y, z)
-    x0, y0, z0 = np.floor(x), np.floor(y), np.floor(z)
-    fx, fy, fz = x - x0, y - y0, z - z0
-    at = np.uint64(
-        center + np.int64(np.int32(z0)) * stride_z + np.int64(np.int32(y0)) * stride_y + np.int64(np.int32(x0))
-    )
-    row, plane = np.uint64(stride_y), np.uint64(stride_z)
-    next_ = at + plane
-    one = np.uint64(1)
-    low = _lerp(_lerp(weight[at], weight[at + one], fx), _lerp(weight[at + row], weight[at + row + one], fx), fy)
-    high = _lerp(
-        _lerp(weight[next_], weight[next_ + one], fx), _lerp(weight[next_ + row], weight[next_ + row + one], fx), fy
-    )
-    return re, im, _lerp(low, high, fz)
-
-
-@njit(nogil=True, cache=True, inline="always", fastmath={"nsz", "arcp", "contract"})
-def _lerp(a, b, fraction):  # type: ignore[no-untyped-def]
-    return a + (b - a) * fraction

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numba import njit
 
-from napari_autorefine.kernels._simd import scatter_plane
+from napari_autorefine.kernels._simd import BLOCK, MOST_VOXELS, block_points, scatter_block
 
 _FAST = {"nsz", "arcp", "contract", "afn", "reassoc"}
+# Slices that are added together, so many samples of each at a time: neighbouring orientations meet the same voxels.
+_SLICES, _SAMPLES = 64, 4 * BLOCK
 
 
 def backproject_cpu(
@@ -26,9 +26,9 @@ def backproject_cpu(
 ) -> None:
     """Add slices to ``data`` and their weights to ``weight``; the only arguments written to.
 
-    Only planes ``z_begin <= z < z_end`` are touched, in the order of the slices, so that threads may own slabs
-    and the sum of every voxel does not depend on their number. Sample 0 (the origin) is left to the caller, who
-    keeps it in double precision.
+    Only planes ``z_begin <= z < z_end`` are touched, always in the same order, so that threads may own slabs and
+    the sum of every voxel does not depend on their number. Sample 0 (the origin) is left to the caller, who keeps it
+    in double precision.
 
     Parameters
     ----------
@@ -40,6 +40,8 @@ def backproject_cpu(
     rows : (n_row, 5) int32, ``z, y, x_start, n, offset``
     r2_max : squared radius in padded units beyond which nothing is inserted
     """
+    if weight.size >= MOST_VOXELS:
+        raise ValueError(f"a volume of {weight.size} voxels is larger than slices can be added to")
     _backproject(
         data.view(np.float32),
         weight,
@@ -54,19 +56,6 @@ def backproject_cpu(
     )
 
 
-@njit(nogil=True, cache=True, inline="always")
-def _owned(first, count, base, step, low, high):  # type: ignore[no-untyped-def]
-    """Sub-range of ``first + j`` whose ``base + step * (first + j)`` can lie in (low, high), one to spare."""
-    start, stop = first, first + count
-    if abs(step) > np.float32(1e-6):
-        a, b = (low - base) / step, (high - base) / step
-        start = max(start, np.int64(math.floor(min(a, b))) - 1)
-        stop = min(stop, np.int64(math.ceil(max(a, b))) + 2)
-    elif base < low - np.float32(1) or base > high + np.float32(1):
-        stop = start
-    return start, stop
-
-
 @njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy", boundscheck=False)
 def _backproject(  # type: ignore[no-untyped-def]
     data, weight, matrices, values, amounts, sample_weight, rows, r2_max, z_begin, z_end
@@ -74,45 +63,31 @@ def _backproject(  # type: ignore[no-untyped-def]
     radius = np.int64((weight.shape[0] - 1) // 2)
     stride_y = np.int64(weight.shape[2])
     stride_z = np.int64(weight.shape[1]) * stride_y
+    layout, slab = (radius * (stride_z + stride_y), stride_y, stride_z), (radius, np.int64(z_begin), np.int64(z_end))
     flat_data, flat_weight = data.reshape(-1), weight.reshape(-1)
-    centre = radius * (stride_z + stride_y)
-    low, high = np.float32(z_begin - radius - 1), np.float32(z_end - radius)
-    for rot in range(matrices.shape[0]):
-        mx, my, mz = matrices[rot, 0, 0], matrices[rot, 1, 0], matrices[rot, 2, 0]
-        amount = amounts[rot]
-        weight_row = min(rot, sample_weight.shape[0] - 1)
-        for row in range(1, rows.shape[0]):
-            kz, ky = np.float32(rows[row, 0]), np.float32(rows[row, 1])
-            first, n = np.int64(rows[row, 2]), np.int64(rows[row, 3])
-            shift = np.int64(rows[row, 4]) - first
-            bx = matrices[rot, 0, 1] * ky + matrices[rot, 0, 2] * kz
-            by = matrices[rot, 1, 1] * ky + matrices[rot, 1, 2] * kz
-            bz = matrices[rot, 2, 1] * ky + matrices[rot, 2, 2] * kz
-            for fold in range(2):
-                sign = np.float32(1 - 2 * fold)
-                start, stop = _owned(first, n, sign * bz, sign * mz, low, high)
-                for j in range(start, stop):
-                    kx = np.float32(j)
-                    x = bx + mx * kx
-                    if (x < 0) != (fold == 1):
-                        continue
-                    x, y, z = sign * x, sign * (by + my * kx), sign * (bz + mz * kx)
-                    if x * x + y * y + z * z > r2_max:
-                        continue
-                    x0, y0, z0 = np.floor(x), np.floor(y), np.floor(z)
-                    iz = np.int64(np.int32(z0)) + radius
-                    if iz + 1 < z_begin or iz >= z_end:
-                        continue
-                    fx, fy, fz = x - x0, y - y0, z - z0
-                    k = shift + j
-                    mass = amount * sample_weight[weight_row, k]
-                    re, im = values[rot, 2 * k], sign * values[rot, 2 * k + 1]
-                    index = centre + np.int64(np.int32(z0)) * stride_z + np.int64(np.int32(y0)) * stride_y
-                    index += np.int64(np.int32(x0))
-                    if iz >= z_begin:
-                        gz = np.float32(1) - fz
-                        scatter_plane(flat_data, flat_weight, index, stride_y, fx, fy, gz * re, gz * im, gz * mass)
-                    if iz + 1 < z_end:
-                        scatter_plane(
-                            flat_data, flat_weight, index + stride_z, stride_y, fx, fy, fz * re, fz * im, fz * mass
-                        )
+    n_sample, n_rot = values.shape[1] // 2, matrices.shape[0]
+    points = block_points(rows, n_sample, np.nan)
+    points[0, 0] = np.nan
+    n_point, points = points.shape[1], points.reshape(-1)
+    turns, flat_values, masses = matrices.reshape(-1), values.reshape(-1), sample_weight.reshape(-1)
+    per_slice = n_sample if sample_weight.shape[0] > 1 else 0
+    whole = n_sample // BLOCK * BLOCK
+    for group in range(0, n_rot, _SLICES):
+        for start in range(0, whole, _SAMPLES):
+            for rot in range(group, min(group + _SLICES, n_rot)):
+                for k in range(start, min(start + _SAMPLES, whole), BLOCK):
+                    scatter_block(
+                        flat_data, flat_weight, layout, slab, points, n_point, k, turns, 9 * rot, r2_max,
+                        flat_values, 2 * (rot * n_sample + k), masses, rot * per_slice + k, amounts[rot],
+                    )  # fmt: skip
+    if whole < n_sample:
+        last_values, last_masses = np.zeros(2 * BLOCK, dtype=np.float32), np.zeros(BLOCK, dtype=np.float32)
+        for rot in range(n_rot):
+            for j in range(n_sample - whole):
+                last_masses[j] = masses[rot * per_slice + whole + j]
+            for j in range(2 * (n_sample - whole)):
+                last_values[j] = flat_values[2 * (rot * n_sample + whole) + j]
+            scatter_block(
+                flat_data, flat_weight, layout, slab, points, n_point, whole, turns, 9 * rot, r2_max,
+                last_values, np.int64(0), last_masses, np.int64(0), amounts[rot],
+            )  # fmt: skip

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from napari_autorefine.kernels._simd import trilinear
+from napari_autorefine.kernels._simd import BLOCK, MOST_VOXELS, block_points, interpolate_block
 
 _FAST = {"nsz", "arcp", "contract", "afn", "reassoc"}
+# Slices that are filled together, so many samples of each at a time: neighbouring orientations meet the same voxels.
+_SLICES, _SAMPLES = 64, 2 * BLOCK
 
 
 def project_cpu(volume: np.ndarray, matrices: np.ndarray, rows: np.ndarray, n_sample: int, r2_max: float) -> np.ndarray:
@@ -25,6 +27,8 @@ def project_cpu(volume: np.ndarray, matrices: np.ndarray, rows: np.ndarray, n_sa
     -------
     (n_rot, n_sample) complex64
     """
+    if volume.size >= MOST_VOXELS:
+        raise ValueError(f"a volume of {volume.size} voxels is larger than slices can be taken from")
     slices = np.empty((len(matrices), n_sample), dtype=np.complex64)
     _project(volume.view(np.float32), matrices, rows, np.float32(r2_max), slices.view(np.float32))
     return slices
@@ -33,29 +37,24 @@ def project_cpu(volume: np.ndarray, matrices: np.ndarray, rows: np.ndarray, n_sa
 @njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy", boundscheck=False)
 def _project(volume, matrices, rows, r2_max, slices):  # type: ignore[no-untyped-def]
     radius = np.int64((volume.shape[0] - 1) // 2)
-    stride_y = np.int64(volume.shape[2])
+    stride_y = np.int64(volume.shape[2] // 2)
     stride_z = np.int64(volume.shape[1]) * stride_y
-    flat = volume.reshape(-1)
-    centre = radius * (stride_z + stride_y)
-    for rot in range(matrices.shape[0]):
-        mx, my, mz = matrices[rot, 0, 0], matrices[rot, 1, 0], matrices[rot, 2, 0]
-        for row in range(rows.shape[0]):
-            kz, ky = np.float32(rows[row, 0]), np.float32(rows[row, 1])
-            x_start, n, offset = np.float32(rows[row, 2]), rows[row, 3], np.int64(rows[row, 4])
-            bx = matrices[rot, 0, 1] * ky + matrices[rot, 0, 2] * kz
-            by = matrices[rot, 1, 1] * ky + matrices[rot, 1, 2] * kz
-            bz = matrices[rot, 2, 1] * ky + matrices[rot, 2, 2] * kz
-            for j in range(n):
-                kx = x_start + np.float32(j)
-                x, y, z = bx + mx * kx, by + my * kx, bz + mz * kx
-                out = 2 * (offset + j)
-                if x * x + y * y + z * z > r2_max:
-                    slices[rot, out] = np.float32(0)
-                    slices[rot, out + 1] = np.float32(0)
-                    continue
-                sign = np.float32(1)
-                if x < 0:
-                    x, y, z, sign = -x, -y, -z, np.float32(-1)
-                re, im = trilinear(flat, centre, stride_y, stride_z, x, y, z)
-                slices[rot, out] = re
-                slices[rot, out + 1] = sign * im
+    layout = (radius * (stride_z + stride_y), stride_y, stride_z)
+    flat, out = volume.reshape(-1), slices.reshape(-1)
+    n_sample, n_rot = slices.shape[1] // 2, matrices.shape[0]
+    points = block_points(rows, n_sample, np.float32(0))
+    n_point, points = points.shape[1], points.reshape(-1)
+    turns = matrices.reshape(-1)
+    whole = n_sample // BLOCK * BLOCK
+    for first in range(0, n_rot, _SLICES):
+        for start in range(0, whole, _SAMPLES):
+            for rot in range(first, min(first + _SLICES, n_rot)):
+                for k in range(start, min(start + _SAMPLES, whole), BLOCK):
+                    at = 2 * (rot * n_sample + k)
+                    interpolate_block(flat, layout, points, n_point, k, turns, 9 * rot, r2_max, out, at)
+    if whole < n_sample:
+        rest = np.empty(2 * BLOCK, dtype=np.float32)
+        for rot in range(n_rot):
+            interpolate_block(flat, layout, points, n_point, whole, turns, 9 * rot, r2_max, rest, np.int64(0))
+            for j in range(2 * (n_sample - whole)):
+                out[2 * (rot * n_sample + whole) + j] = rest[j]
