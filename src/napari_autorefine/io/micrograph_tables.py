@@ -31,13 +31,13 @@ CTF_DEFAULTS: dict[str, float | None] = {
 
 _JOB = re.compile(r"^(?:.*?/)?job\d+/")
 _MOVED_TO_OPTICS = (
-    "rlnVoltage",
-    "rlnSphericalAberration",
     "rlnAmplitudeContrast",
-    "rlnDetectorPixelSize",
-    "rlnMagnification",
     "rlnBeamTiltX",
     "rlnBeamTiltY",
+    "rlnSphericalAberration",
+    "rlnVoltage",
+    "rlnDetectorPixelSize",
+    "rlnMagnification",
     "rlnMicrographPixelSize",
     "rlnImagePixelSize",
 )
@@ -146,7 +146,8 @@ def _optics_of_3_0(columns: Columns) -> tuple[np.ndarray, pd.DataFrame]:
         if (optics["rlnMagnification"] <= 0).any():
             raise columns.error("rlnMagnification must be positive")
         if not any(label in optics for label in _PIXEL_SIZES):
-            optics["rlnMicrographPixelSize"] = 1e4 * optics["rlnDetectorPixelSize"] / optics["rlnMagnification"]
+            pixel_A = 1e4 * optics["rlnDetectorPixelSize"] / optics["rlnMagnification"]
+            optics = optics.assign(rlnMicrographPixelSize=pixel_A, rlnMicrographOriginalPixelSize=pixel_A)
     optics = optics.drop(columns=["none", "rlnDetectorPixelSize", "rlnMagnification"], errors="ignore")
     optics.insert(0, "rlnOpticsGroup", np.arange(1, len(optics) + 1))
     optics.insert(1, "rlnOpticsGroupName", pd.Series([f"opticsGroup{n + 1}" for n in range(len(optics))], dtype=object))

@@ -76,19 +76,13 @@ class ExtractParams(JobParams):
     ] = None
     part_star: Annotated[
         str | None,
-        Param(
-            "Particle STAR file",
-            "When it is not particles.star in the output folder.",
-            INPUT,
-            file_kind="write",
-            is_advanced=True,
-        ),
+        Param("Particle STAR file", "If it is not OUTPUT/particles.star.", INPUT, file_kind="write", is_advanced=True),
     ] = None
     pick_star: Annotated[
         str | None,
         Param(
             "List of coordinate files",
-            "Also write a list of the coordinate files of the particles.",
+            "Coordinate files to write a list of.",
             INPUT,
             file_kind="write",
             is_advanced=True,
@@ -206,11 +200,11 @@ class ExtractParams(JobParams):
         ),
     ] = None
     extract_bias_x: Annotated[
-        float, Param("Bias in X", "Added to all X coordinates.", EXTRACT, unit="px", is_advanced=True)
-    ] = 0.0
+        int, Param("Bias in X", "Added to all X coordinates.", EXTRACT, unit="px", is_advanced=True)
+    ] = 0
     extract_bias_y: Annotated[
-        float, Param("Bias in Y", "Added to all Y coordinates.", EXTRACT, unit="px", is_advanced=True)
-    ] = 0.0
+        int, Param("Bias in Y", "Added to all Y coordinates.", EXTRACT, unit="px", is_advanced=True)
+    ] = 0
     pixel_size_A: Annotated[
         float | None,
         Param(

@@ -20,14 +20,13 @@ from napari_autorefine.io.star import read_star
 from napari_autorefine.io.tables import write_star
 from napari_autorefine.jobs.extract_params import ExtractParams
 from napari_autorefine.jobs.extract_plan import ExtractionPlan, MicrographTask
-from napari_autorefine.model.ctf import ctf
 from napari_autorefine.model.extraction import (
     Background,
     CtfFilter,
     cut_particles,
-    half_frequencies,
     make_background,
 )
+from napari_autorefine.model.half_plane import half_plane_ctf
 from napari_autorefine.model.image_values import image_statistics, to_half
 
 _BATCH_PIXELS = 2**23
@@ -146,18 +145,12 @@ class _MicrographWork:
         unique, index = np.unique(keys, axis=0, return_inverse=True)
         values = np.empty((len(unique), size, size // 2 + 1), np.float32)
         for number, key in enumerate(unique):
-            group = source.groups[int(key[0])]
-            u, v, angle, phase, bfactor, scale = key[1:]
-            values[number] = ctf(
-                group,
-                [[u, v]],
-                angle,
-                phase,
-                bfactor,
-                scale,
-                _frequencies(size, group.pixel_size_A),
-                intact_first_peak=self._params.ctf_intact_first_peak,
-            ).reshape(values.shape[1:])
+            values[number] = half_plane_ctf(
+                source.groups[int(key[0])],
+                key[None, 1:],
+                size,
+                is_first_peak_intact=self._params.ctf_intact_first_peak,
+            )[0]
         if self._params.phase_flip:
             values = np.sign(values)
         return CtfFilter(values=values, index=index.reshape(-1), mean=self._mean)
@@ -174,11 +167,6 @@ class _MicrographWork:
 @lru_cache(maxsize=8)
 def _background(size: int, radius_px: float) -> Background:
     return make_background(size, radius_px)
-
-
-@lru_cache(maxsize=8)
-def _frequencies(size: int, pixel_size_A: float) -> np.ndarray:
-    return half_frequencies(size, pixel_size_A)
 
 
 def is_done(plan: ExtractionPlan, task: MicrographTask, params: ExtractParams) -> bool:

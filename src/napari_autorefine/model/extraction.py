@@ -97,14 +97,6 @@ def make_background(size: int, radius_px: float) -> Background:
     return Background(first=first, last=last, inverse=np.linalg.pinv(design @ design.T), count=len(x))
 
 
-def half_frequencies(size: int, pixel_size_A: float) -> np.ndarray:
-    """Frequencies (size * (size // 2 + 1), 2), x and y in 1/A, of a half transform; the Nyquist row is positive."""
-    y = np.arange(size)
-    y = np.where(y > size // 2, y - size, y)
-    grid = np.meshgrid(y, np.arange(size // 2 + 1), indexing="ij")
-    return np.stack([grid[1].ravel(), grid[0].ravel()], axis=1) / (size * pixel_size_A)
-
-
 def cut_particles(
     micrograph: np.ndarray,
     centers: np.ndarray,
