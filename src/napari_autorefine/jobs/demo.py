@@ -1,58 +1,58 @@
-"""A complete refinement in a few minutes: simulate, refine from a poor reference, report against the truth."""
+"""The whole path in a few minutes: micrographs, extraction, reference, refinement, mask, sharpening, report."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import model_validator
 
-from napari_autorefine.engine.correlation import fsc
-from napari_autorefine.engine.masking import low_pass_map
 from napari_autorefine.errors import InputError
-from napari_autorefine.events import Event, Finished, IterationDone, Message
+from napari_autorefine.events import Event, Finished, Message
 from napari_autorefine.io.atoms import demo_molecule
-from napari_autorefine.io.mrc import read_volume, write_volume
-from napari_autorefine.io.star import read_particles
-from napari_autorefine.jobs.measures import PoseErrors, molecule_mask, pose_errors
-from napari_autorefine.jobs.plots import (
-    IterationSummary,
-    crossing_A,
-    direction_figure,
-    error_figure,
-    fsc_figure,
-    iterations_figure,
-    save_figure,
-    slices_figure,
-)
+from napari_autorefine.io.star import read_particles, read_star
+from napari_autorefine.jobs.demo_truth import Comparison, compare, micrograph_section, truth_section, verdict_of
+from napari_autorefine.jobs.extract import ExtractParams, extract
+from napari_autorefine.jobs.mask import MaskParams, mask
+from napari_autorefine.jobs.postprocess import PostprocessParams, postprocess
+from napari_autorefine.jobs.rebox import ReboxParams, rebox
 from napari_autorefine.jobs.refine import RefineParams, refine
-from napari_autorefine.jobs.render import map_figure
-from napari_autorefine.jobs.report import Report, write_report
+from napari_autorefine.jobs.report import ReportParams, report
+from napari_autorefine.jobs.report_page import Section
 from napari_autorefine.jobs.simulate import simulate_atoms
 from napari_autorefine.jobs.simulate_params import SimulateParams
 from napari_autorefine.model.symmetry import point_group
-from napari_autorefine.params import JobParams, Param
+from napari_autorefine.params import JobParams, Param, command_line
 
-_SYMMETRY, _DIAMETER_A, _REFERENCE_A, _WRONG_SCALE = "D2", 190.0, 30.0, 3.0
+_SYMMETRY, _DIAMETER_A, _INI_HIGH_A, _BINNING = "D2", 190.0, 30.0, 2
 
 
 class DemoParams(JobParams):
     """Size of the demo."""
 
     output: Annotated[
-        str, Param("Output", "Folder for particles, refinement and report.", flags=("o",), file_kind="write")
+        str, Param("Output", "Folder for micrographs and all jobs.", flags=("o",), file_kind="folder")
     ] = "demo_output"
     n_particle: Annotated[int, Param("Particles", "Number of particles.", flags=("n",), minimum=50)] = 800
-    box_size: Annotated[int, Param("Box", "Box size, even.", unit="px", flags=("box",), minimum=32)] = 80
+    micrographs: Annotated[int, Param("Micrographs", "Number of micrographs.", minimum=2)] = 8
     pixel_size_A: Annotated[
-        float, Param("Pixel size", "Pixel size.", unit="A", flags=("angpix",), minimum=1.0, maximum=8.0)
-    ] = 2.6
+        float,
+        Param("Pixel size", "Pixel size of the micrographs.", unit="A", flags=("angpix",), minimum=0.5, maximum=6.0),
+    ] = 2.0
+    box_size: Annotated[
+        int, Param("Box", "Box cut from the micrographs, a multiple of 4.", unit="px", flags=("box",), minimum=32)
+    ] = 116
+    scaled_size: Annotated[
+        int, Param("Scaled box", "The box is resampled to this size, even.", unit="px", flags=("scale",), minimum=32)
+    ] = 88
     snr: Annotated[
         float, Param("Signal to noise", "Variance of signal over noise in the particle circle.", minimum=0.01)
-    ] = 0.1
+    ] = 0.12
     seed: Annotated[int, Param("Random seed", "The same seed gives the same result.", minimum=0)] = 1
     threads: Annotated[int | None, Param("Threads", "CPU threads; by default all cores.", flags=("j",), minimum=1)] = (
         None
@@ -60,55 +60,85 @@ class DemoParams(JobParams):
     cpu: Annotated[bool, Param("No GPU", "Do not use a GPU.")] = False
     overwrite: Annotated[bool, Param("Overwrite", "Replace an earlier demo.")] = False
 
+    @model_validator(mode="after")
+    def _check_sizes(self) -> DemoParams:
+        if self.box_size % (2 * _BINNING) or self.scaled_size % 2:
+            raise ValueError(f"box must be a multiple of {2 * _BINNING} and scale even")
+        if self.scaled_size > self.box_size:
+            raise ValueError(f"scale {self.scaled_size} is larger than box {self.box_size}")
+        return self
+
+    @property
+    def scaled_A(self) -> float:
+        """Pixel size of the extracted particles."""
+        return self.pixel_size_A * self.box_size / self.scaled_size
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Paths:
-    folder: Path
+class _Folders:
+    """Where each job of the demo puts its files."""
+
+    root: Path
+
+    def of(self, job: str, name: str = "") -> str:
+        return str(self.root / job / name) if name else str(self.root / job)
 
     @property
-    def particles(self) -> str:
-        return str(self.folder / "particles" / "betagal")
-
-    @property
-    def reference(self) -> str:
-        return str(self.folder / "particles" / "reference.mrc")
-
-    @property
-    def run(self) -> str:
-        return str(self.folder / "refine" / "run")
-
-    def figure(self, name: str) -> str:
-        return str(self.folder / "report" / f"{name}.png")
+    def simulated(self) -> str:
+        return self.of("simulate", "betagal")
 
 
 def demo(params: DemoParams) -> Iterator[Event]:
-    """Simulate beta-galactosidase particles, refine them to convergence, and write ``report/report.html``."""
+    """Go from simulated micrographs of beta-galactosidase to a sharpened map and ``report.html``, job after job."""
     started = time.monotonic()
-    paths = _Paths(folder=Path(params.output))
-    if (paths.folder / "particles").exists() and not params.overwrite:
-        raise InputError(f"Output {paths.folder} exists; choose another --o or add --overwrite.")
-    text = f"Simulating {params.n_particle} particles of beta-galactosidase (PDB 5A1A), {params.box_size} px"
-    yield Message(text=f"{text} of {params.pixel_size_A:g} Å, signal-to-noise ratio {params.snr:g}.")
-    for event in simulate_atoms(demo_molecule(), _simulation(params, paths)):
-        if not isinstance(event, Finished):
-            yield event
-    _write_reference(paths)
-    yield Message(text=f"Reference: the truth low-passed to {_REFERENCE_A:g} Å, times {_WRONG_SCALE:g}.")
-    history = yield from _refine(params, paths)
-    yield Message(text="Comparing with the truth and drawing the report.")
-    yield _report(paths, history, started)
+    folders = _Folders(root=Path(params.output))
+    if Path(folders.of("simulate")).exists() and not params.overwrite:
+        raise InputError(f"Output {folders.root} exists; choose another --o or add --overwrite.")
+    text = f"Simulating {params.micrographs} micrographs with {params.n_particle} particles of beta-galactosidase"
+    yield Message(text=f"{text} (PDB 5A1A), pixels of {params.pixel_size_A:g} Å, signal-to-noise {params.snr:g}.")
+    yield from _told(simulate_atoms(demo_molecule(), _simulation(params, folders)))
+    cut = yield from _step("extract", extract, _extraction(params, folders))
+    yield from _step("rebox", rebox, _reboxing(params, folders))
+    refined = yield from _step("refine", refine, _refinement(params, folders))
+    yield from _step("mask", mask, _masking(params, folders))
+    sharpened = yield from _step("postprocess", postprocess, _sharpening(params, folders))
+    found = compare(
+        sharpened.outputs["map"], refined.outputs["particles"], f"{folders.simulated}_truth", point_group(_SYMMETRY)
+    )
+    extra = [_micrographs(folders, cut.outputs["montage"]), truth_section(found)]
+    told = partial(report, extra=extra, verdicts=[verdict_of(found)])
+    page = yield from _step("report", told, _reporting(params, folders))
+    outputs = page.outputs | {"map": sharpened.outputs["map"]}
+    yield Finished(text=_summary(sharpened.outputs["star"], found, time.monotonic() - started), outputs=outputs)
 
 
-def _simulation(params: DemoParams, paths: _Paths) -> SimulateParams:
+def _step(job: str, function: Callable[[Any], Iterator[Event]], values: JobParams) -> Generator[Event, None, Finished]:
+    """Tell the command line of a job, run it, and return its last event."""
+    yield Message(text=f"$ {command_line(job, values)}")
+    return (yield from _told(function(values)))
+
+
+def _told(events: Iterator[Event]) -> Generator[Event, None, Finished]:
+    """Pass events on, the last one as a message; return it."""
+    for event in events:
+        if isinstance(event, Finished):
+            yield Message(text=event.text)
+            return event
+        yield event
+    raise RuntimeError("a job ended without its last event")
+
+
+def _simulation(params: DemoParams, folders: _Folders) -> SimulateParams:
     return SimulateParams(
-        output=paths.particles,
+        output=folders.simulated,
         symmetry=_SYMMETRY,
         n_particle=params.n_particle,
+        micrographs=params.micrographs,
         box_size=params.box_size,
         pixel_size_A=params.pixel_size_A,
         particle_diameter_A=_DIAMETER_A,
         optics_groups=2,
-        groups=8,
+        earlier_binning=_BINNING,
         snr=params.snr,
         seed=params.seed,
         threads=params.threads or 0,
@@ -116,21 +146,38 @@ def _simulation(params: DemoParams, paths: _Paths) -> SimulateParams:
     )
 
 
-def _write_reference(paths: _Paths) -> None:
-    """Write a low-passed truth on a wrong grey scale: what a user has at this point of a project."""
-    truth = read_volume(f"{paths.particles}_truth.mrc")
-    start = low_pass_map(truth.data, _REFERENCE_A, truth.voxel_size_A) * np.float32(_WRONG_SCALE)
-    write_volume(paths.reference, start, truth.voxel_size_A)
+def _extraction(params: DemoParams, folders: _Folders) -> ExtractParams:
+    """Cut the particles out again around the centers that the earlier refinement found."""
+    return ExtractParams(
+        micrographs=f"{folders.simulated}_micrographs.star",
+        refined_particles=f"{folders.simulated}_earlier.star",
+        output=folders.of("extract"),
+        box_size_px=params.box_size,
+        scale_size_px=params.scaled_size,
+        recenter=True,
+        threads=params.threads or 0,
+        overwrite=params.overwrite,
+    )
 
 
-def _refine(params: DemoParams, paths: _Paths) -> Generator[Event, None, list[IterationDone]]:
-    """Refine to convergence; return what every iteration reported."""
-    history: list[IterationDone] = []
-    refine_params = RefineParams(
-        particles=f"{paths.particles}.star",
-        reference=paths.reference,
-        output=paths.run,
-        ini_high_A=_REFERENCE_A,
+def _reboxing(params: DemoParams, folders: _Folders) -> ReboxParams:
+    """Bring the map of the earlier refinement to the pixel size and box of the particles."""
+    return ReboxParams(
+        input=(f"{folders.simulated}_earlier.mrc",),
+        output=folders.of("rebox", "reference.mrc"),
+        rescale_angpix=params.scaled_A,
+        new_box=params.scaled_size,
+        force_header_angpix=params.scaled_A,
+        overwrite=params.overwrite,
+    )
+
+
+def _refinement(params: DemoParams, folders: _Folders) -> RefineParams:
+    return RefineParams(
+        particles=folders.of("extract"),
+        reference=folders.of("rebox", "reference.mrc"),
+        output=folders.of("refine", "run"),
+        ini_high_A=_INI_HIGH_A,
         symmetry=_SYMMETRY,
         particle_diameter_A=_DIAMETER_A,
         threads=params.threads,
@@ -138,108 +185,55 @@ def _refine(params: DemoParams, paths: _Paths) -> Generator[Event, None, list[It
         random_seed=params.seed,
         overwrite=params.overwrite,
     )
-    for event in refine(refine_params):
-        if isinstance(event, IterationDone):
-            history.append(event)
-        if not isinstance(event, Finished):
-            yield event
-    return history
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Result:
-    """Maps, curves and errors of the finished run."""
-
-    joined: np.ndarray
-    half: np.ndarray
-    truth: np.ndarray
-    voxel_size_A: float
-    curves: dict[str, np.ndarray]
-    errors: PoseErrors
-    euler_deg: np.ndarray
-
-
-def _measure(paths: _Paths) -> _Result:
-    truth, joined = read_volume(f"{paths.particles}_truth.mrc"), read_volume(f"{paths.run}_class001.mrc")
-    halves = [read_volume(f"{paths.run}_half{number}_class001_unfil.mrc").data for number in (1, 2)]
-    mask = molecule_mask(truth.data, truth.voxel_size_A)
-    found = read_particles(f"{paths.run}_data.star")
-    curves = {
-        "half-maps": fsc(halves[0], halves[1]),
-        "half-maps, masked": fsc(halves[0], halves[1], mask),
-        "map and truth": fsc(joined.data, truth.data, mask),
-    }
-    return _Result(
-        joined=joined.data,
-        half=halves[0],
-        truth=truth.data,
-        voxel_size_A=truth.voxel_size_A,
-        curves=curves,
-        errors=pose_errors(found, read_particles(f"{paths.particles}_truth.star"), point_group(_SYMMETRY)),
-        euler_deg=found.euler_deg,
+def _masking(params: DemoParams, folders: _Folders) -> MaskParams:
+    return MaskParams(
+        input=folders.of("refine"),
+        output=folders.of("mask", "mask.mrc"),
+        soft_edge_px=5.0,
+        largest=True,
+        threads=params.threads or 0,
+        overwrite=params.overwrite,
     )
 
 
-def _summary(result: _Result, history: list[IterationDone], seconds: float) -> dict[str, str]:
-    """Return the figures of merit by name, as shown in the report."""
-    errors, voxel = result.errors, result.voxel_size_A
-    resolution = {
-        name: crossing_A(curve, voxel, threshold=0.5 if "truth" in name else 0.143)
-        for name, curve in result.curves.items()
-    }
-    median, upper = np.percentile(errors.angle_deg, (50, 90))
-    return {
-        "Particles": f"{len(errors.angle_deg)}",
-        "Iterations": f"{len(history)}",
-        "Gold-standard resolution, FSC 0.143": f"{resolution['half-maps']:.2f} Å",
-        "… within a mask around the molecule": f"{resolution['half-maps, masked']:.2f} Å",
-        "Map against the truth, FSC 0.5": f"{resolution['map and truth']:.2f} Å",
-        "Limit of the pixel size (Nyquist)": f"{2 * voxel:.2f} Å",
-        "Angular error, median and 90th percentile": f"{median:.2f}° and {upper:.2f}°",
-        "Offset error, root mean square": f"{errors.offset_rms_A:.2f} Å",
-        "Time, simulation and refinement": f"{seconds:.0f} s",
-    }
-
-
-def _report(paths: _Paths, history: list[IterationDone], started: float) -> Finished:
-    if not history:
-        raise InputError("The refinement made no iteration; remove the output folder and start the demo again.")
-    result = _measure(paths)
-    summary = _summary(result, history, time.monotonic() - started)
-    resolution = summary["Gold-standard resolution, FSC 0.143"]
-    figures = {
-        "map": map_figure(result.joined, title=f"Refined map, {resolution}"),
-        "fsc": fsc_figure(result.curves, result.voxel_size_A, title="Fourier shell correlation"),
-        "slices": slices_figure(
-            {"refined": result.joined, "truth": result.truth}, result.voxel_size_A, title="Central sections"
-        ),
-        "iterations": iterations_figure([_point(event) for event in history], title="Resolution"),
-        "errors": error_figure(result.errors.angle_deg, result.errors.offset_A, title="Errors against the truth"),
-        "directions": direction_figure(
-            result.euler_deg, operators=point_group(_SYMMETRY).operators, title="Viewing directions, D2 applied"
-        ),
-    }
-    files = {name: save_figure(figure, paths.figure(name)) for name, figure in figures.items()}
-    report = Report(
-        title="Auto-refinement demo: beta-galactosidase",
-        text="Particles were simulated from PDB 5A1A with CTF and noise, in two optics groups. The refinement started"
-        f" from the truth low-passed to {_REFERENCE_A:g} Å on a wrong grey scale and converged by itself.",
-        summary=summary,
-        figures=files,
+def _sharpening(params: DemoParams, folders: _Folders) -> PostprocessParams:
+    """Sharpen; the line of the Guinier plot begins at 10 Å unless the pixels are too large for it."""
+    return PostprocessParams(
+        half1=folders.of("refine"),
+        mask=folders.of("mask"),
+        output=folders.of("postprocess", "postprocess"),
+        autob_lowres_A=max(10.0, 3.2 * params.scaled_A),
+        threads=params.threads or 0,
+        overwrite=params.overwrite,
     )
-    written = write_report(paths.folder / "report" / "report", report)
-    sentence = (
-        f"{resolution} gold-standard; angular error {summary['Angular error, median and 90th percentile']};"
-        f" {summary['Time, simulation and refinement']}."
+
+
+def _reporting(params: DemoParams, folders: _Folders) -> ReportParams:
+    return ReportParams(
+        folder=folders.of("refine"),
+        postprocess=folders.of("postprocess"),
+        output=str(folders.root / "report.html"),
+        overwrite=params.overwrite,
     )
-    return Finished(text=sentence, outputs=written | {"map": f"{paths.run}_class001.mrc"}, figures=dict(files))
 
 
-def _point(event: IterationDone) -> IterationSummary:
-    return IterationSummary(
-        iteration=event.iteration,
-        resolution_A=event.resolution_A,
-        angular_step_deg=event.angular_step_deg,
-        accuracy_rot_deg=event.accuracy_rot_deg,
-        is_local=event.is_local,
+def _micrographs(folders: _Folders, montage: str) -> Section:
+    """Return the section on the first micrograph, with the centers of the earlier refinement."""
+    earlier = read_particles(f"{folders.simulated}_earlier.star")
+    name = earlier.micrograph_name[0]
+    mine = earlier.micrograph_name == name
+    coordinates = earlier.table.loc[mine, ["rlnCoordinateX", "rlnCoordinateY"]].to_numpy(np.float64)
+    header_A = earlier.optics[0].pixel_size_A / _BINNING
+    centers = coordinates - earlier.origin_A[mine] / header_A
+    return micrograph_section(str(name), centers, _DIAMETER_A, Path(montage).read_bytes())
+
+
+def _summary(postprocess_star: str, found: Comparison, seconds: float) -> str:
+    general = read_star(postprocess_star).pairs("general") or {}
+    median, upper = found.angle_deg
+    return (
+        f"{float(general['rlnFinalResolution']):.2f} Å by the half-maps in the mask, {found.resolution_A:.2f} Å against"
+        f" the truth; angular error {median:.2f}° (median), {upper:.2f}° (90 %); {seconds:.0f} s in all."
     )
