@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -21,8 +22,17 @@ from napari_autorefine.jobs.report_page import Picture, Width
 from napari_autorefine.jobs.report_style import COLORS, GRID, INK, MUTED, PAPER, VARIABLES
 from napari_autorefine.model.geometry import euler_to_matrix
 
+LEGEND: dict[str, Any] = {
+    "frameon": True,
+    "facecolor": PAPER,
+    "edgecolor": "none",
+    "framealpha": 0.8,
+    "fontsize": 8.5,
+    "labelcolor": INK,
+}
+"""Style of legends; add ``loc``."""
 _DPI = 150
-_SVG_DPI = 200
+_SVG_DPI = 160
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +148,8 @@ def fsc_figure(
         axes.plot(frequency, fsc, color=next(colors), linewidth=1.7, label=f"{name}: {resolution:.2f} Å")
     lowest = min(float(np.nanmin(fsc)) for fsc in curves.values())
     fsc_axes(axes, 1 / (2 * voxel_size_A), lowest=lowest, title=title)
-    axes.legend(frameon=False, fontsize=8.5, loc="lower left", bbox_to_anchor=(0.01, 0.2), labelcolor=INK)
+    columns = 1 if len(curves) < 3 else 2
+    figure.legend(loc="outside lower center", ncols=columns, **LEGEND)
     return figure
 
 
@@ -287,7 +298,7 @@ def _sphere_figure(values: np.ndarray, *, label: str, title: str) -> Figure:
     axes = figure.add_subplot(111, projection="mollweide")
     lon, lat = np.meshgrid(_LONGITUDE, _LATITUDE)
     top = max(2.0, float(values.max()))
-    image = axes.pcolormesh(lon, lat, values, cmap="cividis", vmin=0, vmax=top, shading="gouraud", rasterized=True)
+    image = axes.pcolormesh(lon, lat, values, cmap="viridis", vmin=0, vmax=top, shading="gouraud", rasterized=True)
     axes.set_title(title, fontsize=10.5, color=INK, loc="left", pad=10)
     axes.set_xticks(np.deg2rad([-120, -60, 0, 60, 120]), ["−120°", "−60°", "rot 0°", "60°", "120°"])
     axes.set_yticks(np.deg2rad([-60, -30, 0, 30, 60]), ["tilt 150°", "120°", "90°", "60°", "30°"])
@@ -297,6 +308,8 @@ def _sphere_figure(values: np.ndarray, *, label: str, title: str) -> Figure:
     axes.spines["geo"].set_color(MUTED)
     axes.grid(visible=True, color="#ffffff", alpha=0.25, linewidth=0.6)
     bar = figure.colorbar(image, ax=axes, orientation="horizontal", shrink=0.6, pad=0.06, aspect=32)
+    bar.ax.xaxis.set_major_locator(MaxNLocator(5))
+    bar.ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     bar.set_label(label, fontsize=8.5, color=INK)
     bar.ax.tick_params(labelsize=8, colors=MUTED, labelcolor=INK)
     bar.outline.set_visible(False)

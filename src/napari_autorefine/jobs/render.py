@@ -128,10 +128,9 @@ def map_figure(data: np.ndarray, *, title: str, level: float | None = None) -> F
     return _images_figure({f"along {axis}": image for axis, image in images.items()}, title=title, width_in=9.0)
 
 
-def surfaces_figure(maps: Mapping[str, np.ndarray], *, title: str = "") -> Figure:
-    """Surfaces of several maps, each seen along z."""
-    images = {name: surface_views(data, axes="z")["z"] for name, data in maps.items()}
-    return _images_figure(images, title=title, width_in=3.0 * len(images))
+def surface_figure(data: np.ndarray, *, title: str) -> Figure:
+    """Surface of a map seen along z."""
+    return _images_figure({title: surface_views(data, axes="z")["z"]}, title="", width_in=4.7)
 
 
 def surface_views(data: np.ndarray, *, level: float | None = None, axes: str = "zyx") -> dict[str, np.ndarray]:

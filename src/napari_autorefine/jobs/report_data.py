@@ -95,6 +95,7 @@ class Run:
     Attributes
     ----------
     prefix : what all names of files start with
+    is_final : whether a file of the finished run is there
     iterations : in order, the final one last
     models : the newest model files: of all particles when the run is finished, else one per half-set
     half_models : model files of both half-sets of the newest iteration
@@ -107,6 +108,7 @@ class Run:
     """
 
     prefix: Path
+    is_final: bool
     iterations: tuple[Iteration, ...]
     models: tuple[Model, ...]
     half_models: tuple[Model, ...]
@@ -121,11 +123,6 @@ class Run:
     record: JobRecord | None
     excluded: Columns | None
     files: Mapping[str, Path] = field(default_factory=dict)
-
-    @property
-    def is_final(self) -> bool:
-        """Whether the model of all particles is there."""
-        return bool(self.iterations) and self.iterations[-1].number is None
 
     @property
     def voxel_size_A(self) -> float:

@@ -63,7 +63,7 @@ def _verdicts(post: PostProcess, resolution: float) -> list[Verdict]:
     if resolution > 0:
         mask = post.general.get("rlnMaskName", "none")
         made.append(Verdict(level="good", headline=f"Resolution {resolution:.2f} Å.",
-                            text=f"By the FSC of 0.143 within the mask {mask}, corrected."))  # fmt: skip
+                            text=f"Where the FSC falls to 0.143, within the mask {mask}, corrected."))  # fmt: skip
         nyquist = 2 * post.curves.voxel_size_A
         if resolution < 1.06 * nyquist:
             text = f"It reaches the Nyquist limit of {nyquist:.2f} Å."

@@ -17,7 +17,7 @@ from napari_autorefine.io.mrc import read_volume
 from napari_autorefine.io.tables import ListTable, read_star
 from napari_autorefine.jobs.report_data import Run
 
-_GRID_TOLERANCE = 1e-3
+_FROM_FILES = "From the unfiltered half-maps; the curve that the refinement itself went by is among the values."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +78,8 @@ def run_curves(run: Run, mask: str | None, postprocess: PostProcess | None) -> C
         if not fits:
             weight, path, note = None, None, f"The mask {path} has another box and was not used."
     if weight is None:
-        return Curves(curves={"half-maps": fsc(first.data, second.data)}, voxel_size_A=first.voxel_size_A, note=note)
+        plain = {"half-maps": fsc(first.data, second.data)}
+        return Curves(curves=plain, voxel_size_A=first.voxel_size_A, note=f"{_FROM_FILES} {note}".strip())
     found = solvent_corrected_fsc(first.data, second.data, weight.data)
     curves = {
         "half-maps, unmasked": found.unmasked,

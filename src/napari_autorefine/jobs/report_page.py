@@ -115,6 +115,11 @@ def _text(text: str) -> str:
     return html.escape(printable(text))
 
 
+def _sentence(text: str) -> str:
+    """Escape a text, with options of the command line as code."""
+    return re.sub(r"(?<![\w-])--\w[\w-]*", r"<code>\g<0></code>", _text(text))
+
+
 def _facts(facts: Iterable[tuple[str, str]]) -> str:
     tiles = "".join(f"<div><dt>{_text(name)}</dt><dd>{_text(value)}</dd></div>" for name, value in facts)
     return f'<dl class="facts">{tiles}</dl>' if tiles else ""
@@ -124,7 +129,7 @@ def _verdicts(verdicts: Iterable[Verdict]) -> str:
     items = []
     for verdict in verdicts:
         sign, word = _SIGNS[verdict.level]
-        text = f" {_text(verdict.text)}" if verdict.text else ""
+        text = f" {_sentence(verdict.text)}" if verdict.text else ""
         mark = f'<span class="sign" role="img" aria-label="{word}">{sign}</span>'
         items.append(f'<li class="{verdict.level}">{mark}<p><b>{_text(verdict.headline)}</b>{text}</p></li>')
     return f'<ul class="verdicts">{"".join(items)}</ul>' if items else ""
@@ -145,7 +150,7 @@ def _section(section: Section, number: int) -> str:
 
 def _block(block: Block, name: str) -> str:
     if isinstance(block, Text):
-        return f"<p>{_text(block.text)}</p>"
+        return f"<p>{_sentence(block.text)}</p>"
     if isinstance(block, Picture):
         caption = f"<figcaption>{_text(block.caption)}</figcaption>" if block.caption else ""
         return f'<figure class="{block.width}">{_image(block, name)}{caption}</figure>'

@@ -8,18 +8,17 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LogNorm, Normalize
+from matplotlib.colors import ListedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator
 
-from napari_autorefine.jobs.plots import blank_figure, fsc_axes, new_figure, resolution_axis, style_axes
+from napari_autorefine.jobs.plots import LEGEND, blank_figure, fsc_axes, new_figure, resolution_axis, style_axes
 from napari_autorefine.jobs.report_data import UNKNOWN, Iteration
 from napari_autorefine.jobs.report_style import COLORS, GRID, INK, MUTED, PAPER
 
 _HALF = (4.7, 3.1)
 _DASHED = (0, (4, 3))
-_LEGEND = {"frameon": False, "fontsize": 8.5, "labelcolor": INK}
 
 
 def _steps(iterations: Sequence[Iteration]) -> np.ndarray:
@@ -47,6 +46,9 @@ def _iteration_axis(axes: Axes, iterations: Sequence[Iteration]) -> None:
                       textcoords="offset points", fontsize=8, color=MUTED, va="top")  # fmt: skip
     axes.set_xlim(places[0] - 0.5, places[-1] + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if iterations[-1].number is None:
+        final = float(places[-1])
+        axes.xaxis.set_major_formatter(lambda value, _: "final" if value == final else f"{value:g}")
 
 
 def resolution_figure(iterations: Sequence[Iteration], voxel_size_A: float) -> Figure:
@@ -55,16 +57,13 @@ def resolution_figure(iterations: Sequence[Iteration], voxel_size_A: float) -> F
     places, values = _steps(iterations), _values(iterations, "resolution_A")
     known = np.isfinite(values)
     axes.plot(places[known], values[known], color=COLORS[0], marker="o", markersize=4, linewidth=1.6)
-    if known.any():
-        last = np.flatnonzero(known)[-1]
-        axes.annotate(f"{values[last]:.2f} Å", (places[last], values[last]), xytext=(0, 8), ha="right",
-                      textcoords="offset points", fontsize=8.5, color=COLORS[0])  # fmt: skip
     if np.isfinite(voxel_size_A):
         axes.axhline(2 * voxel_size_A, color=MUTED, linewidth=0.9, linestyle=_DASHED)
         axes.annotate(f"Nyquist {2 * voxel_size_A:.2f} Å", (0.02, 2 * voxel_size_A), xytext=(0, -3), va="top",
                       xycoords=("axes fraction", "data"), textcoords="offset points", fontsize=8,
                       color=MUTED)  # fmt: skip
-    style_axes(axes, x_label="Iteration", y_label="Resolution (Å)", title="Resolution")
+    title = f"Resolution: {values[known][-1]:.2f} Å" if known.any() else "Resolution"
+    style_axes(axes, x_label="Iteration", y_label="Resolution (Å)", title=title)
     _iteration_axis(axes, iterations)
     axes.set_ylim(bottom=0)
     return figure
@@ -104,7 +103,7 @@ def search_figure(
     axes.yaxis.set_minor_locator(NullLocator())
     style_axes(axes, x_label="Iteration", y_label=unit, title=title)
     _iteration_axis(axes, iterations)
-    axes.legend(loc="lower left", **_LEGEND)
+    axes.legend(loc="lower left", **LEGEND)
     return figure
 
 
@@ -122,16 +121,16 @@ def certainty_figure(iterations: Sequence[Iteration]) -> Figure:
 
 def fsc_history_figure(history: Mapping[int, np.ndarray], voxel_size_A: float) -> Figure:
     """FSC between the half-maps after each iteration, early ones pale."""
-    figure, (axes,) = new_figure(*_HALF)
-    scale = Normalize(min(history) - 0.15 * len(history), max(history) + 0.15 * len(history))
-    color_map = colormaps["cividis_r"]
+    figure, (axes,) = new_figure(4.7, 3.5)
+    scale = Normalize(min(history), max(history))
+    color_map = ListedColormap(colormaps["viridis"](np.linspace(0.9, 0.3, 256)))
     for iteration, fsc in sorted(history.items()):
         frequency = np.arange(len(fsc)) / (2 * (len(fsc) - 1) * voxel_size_A)
         axes.plot(frequency, fsc, color=color_map(scale(iteration)), linewidth=1.3)
     lowest = min(float(np.nanmin(fsc)) for fsc in history.values())
     fsc_axes(axes, 1 / (2 * voxel_size_A), lowest=lowest, title="FSC after each iteration")
     if len(history) > 1:
-        bar = figure.colorbar(ScalarMappable(Normalize(min(history), max(history)), color_map), ax=axes, pad=0.06)
+        bar = figure.colorbar(ScalarMappable(scale, color_map), ax=axes, pad=0.06)
         bar.ax.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
         bar.set_label("iteration", fontsize=8.5, color=INK)
         bar.ax.tick_params(labelsize=8, colors=MUTED, labelcolor=INK)
@@ -158,13 +157,22 @@ def spectra_figure(
                   alpha=0.5 if are_many else 1.0, label=None if are_many else name)  # fmt: skip
     axes.set_yscale("log")
     style_axes(axes, x_label="", y_label=y_label, title=title)
-    axes.yaxis.set_major_locator(LogLocator(numticks=7))
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e"))
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if high > 300 * low else (1.0, 2.0, 5.0), numticks=7))
+    axes.yaxis.set_major_formatter(lambda value, _: _with_exponent(value))
     axes.yaxis.set_minor_locator(NullLocator())
+    if y_label == "SSNR":
+        axes.axhline(1, color=MUTED, linewidth=0.9, linestyle=_DASHED)
     resolution_axis(axes, limit)
     if not are_many and len(curves) > 1:
-        axes.legend(loc="best", **_LEGEND)
+        axes.legend(loc="best", **LEGEND)
     return figure
+
+
+def _with_exponent(value: float) -> str:
+    """Return 0.00012 as 1.2e-4."""
+    exponent = int(np.floor(np.log10(value))) if value > 0 else 0
+    return f"{value / 10.0**exponent:.2g}e{exponent}"
 
 
 def histogram_figure(
@@ -175,13 +183,15 @@ def histogram_figure(
     low, high = (float(bound) for bound in np.percentile(values, (0.5, 99.5)))
     if high <= low:
         low, high = low - 0.5, high + 0.5
-    whole = bool(np.all(values == np.rint(values)))
-    bins = min(40, max(int(high - low) + 1, 1)) if whole else 40
-    axes.hist(np.clip(values, low, high), bins=bins, range=(low, high), color=COLORS[0], alpha=0.85)
+    edges = np.linspace(low, high, 41)
+    if np.all(values == np.rint(values)) and high - low < len(edges):
+        edges = np.arange(np.floor(low), np.ceil(high) + 2) - 0.5  # one bar per whole number
+    axes.hist(np.clip(values, low, high), bins=edges.tolist(), color=COLORS[0], alpha=0.85)
     median = float(np.median(values))
-    axes.axvline(median, color=COLORS[1], linewidth=1.4, label=f"median {median:.4g}{unit}")
+    text = f"{median:.0f}" if abs(median) >= 1000 else f"{median:.4g}"
+    axes.axvline(median, color=COLORS[1], linewidth=1.4, label=f"median {text.replace('-', '−')}{unit}")
     style_axes(axes, x_label=x_label, y_label=y_label, title=title)
-    axes.legend(loc="best", **_LEGEND)
+    axes.legend(loc="best", **LEGEND)
     return figure
 
 
@@ -198,7 +208,7 @@ def offset_figure(origin_A: np.ndarray, sigma_A: float) -> Figure:
     limit = max(float(np.percentile(np.abs(origin_A), 99.5)) * 1.15, 2.5 * sigma_A if np.isfinite(sigma_A) else 0, 1.0)
     inside = np.clip(origin_A, -limit, limit)
     if len(origin_A) > 3000:
-        counts, edges = np.histogram2d(inside[:, 0], inside[:, 1], 60, ((-limit, limit),) * 2)[:2]
+        counts, edges = np.histogram2d(inside[:, 0], inside[:, 1], 31, ((-limit, limit),) * 2)[:2]
         image = axes.pcolormesh(edges, edges, np.ma.masked_equal(counts.T, 0), cmap="cividis_r", norm=LogNorm(),
                                 rasterized=True)  # fmt: skip
         bar = figure.colorbar(image, ax=axes, pad=0.03, shrink=0.85)
@@ -216,7 +226,7 @@ def offset_figure(origin_A: np.ndarray, sigma_A: float) -> Figure:
     axes.set_ylim(-limit, limit)
     axes.set_aspect("equal")
     style_axes(axes, x_label="x (Å)", y_label="y (Å)", title="Offsets")
-    axes.legend(loc="upper left", **_LEGEND)
+    axes.legend(loc="upper left", **LEGEND)
     return figure
 
 
@@ -225,13 +235,16 @@ def _signed(value: float) -> str:
 
 
 def scales_figure(scale: np.ndarray, count: np.ndarray) -> Figure:
-    """Greyscale factor of every group over its number of particles."""
+    """Greyscale factor of every group in the order of their names; larger dots for more particles."""
     figure, (axes,) = new_figure(*_HALF)
     axes.axhline(1, color=MUTED, linewidth=0.9, linestyle=_DASHED)
-    axes.plot(count, scale, "o", color=COLORS[0], markersize=4, alpha=0.75, markeredgewidth=0)
-    style_axes(axes, x_label="Particles in the group", y_label="Greyscale factor", title="Greyscale factors")
+    sizes = 8 + 32 * count / max(float(count.max()), 1.0)
+    axes.scatter(np.arange(1, len(scale) + 1), scale, s=sizes, color=COLORS[0], alpha=0.75, linewidth=0,
+                 rasterized=len(scale) > 3000)  # fmt: skip
+    style_axes(axes, x_label="Group, in the order of names", y_label="Greyscale factor", title="Greyscale factors")
     axes.set_ylim(min(0.0, float(scale.min())), max(1.25, float(scale.max()) * 1.08))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    axes.set_xlim(0.5, len(scale) + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     return figure
 
 
@@ -259,7 +272,7 @@ def guinier_figure(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], line: tu
         label = f"fit, B = {4 * line[0]:.0f} Å²".replace("-", "−")
         axes.plot(ends, line[1] + line[0] * ends, color=MUTED, linewidth=1.1, linestyle=_DASHED, label=label)
     style_axes(axes, x_label="1 / resolution² (1/Å²)", y_label="ln (amplitude)", title="Guinier plot")
-    axes.legend(loc="best", **_LEGEND)
+    axes.legend(loc="best", **LEGEND)
     return figure
 
 

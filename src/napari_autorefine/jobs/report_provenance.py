@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 
+from napari_autorefine.errors import InputError
 from napari_autorefine.io.tables import ListTable, read_star
 from napari_autorefine.jobs.record import JobRecord, checksum
 from napari_autorefine.jobs.report_maps import find_beside
@@ -23,7 +24,9 @@ def parameter_section(record: JobRecord | None, pairs: ListTable, folder: Path) 
     if record is not None:
         rows = [[name, _value(value)] for name, value in record.parameters.items()]
         blocks.append(Table(columns=["parameter", "value"], rows=rows))
-    options = _job_options(folder)
+    options, failure = _job_options(folder)
+    if failure:
+        blocks.append(Text(text=failure))
     if options:
         blocks.append(Table(title="Options of the job (job.star)", columns=["option", "value"], rows=options,
                             is_folded=record is not None))  # fmt: skip
@@ -41,13 +44,17 @@ def _value(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
-def _job_options(folder: Path) -> list[list[str]]:
+def _job_options(folder: Path) -> tuple[list[list[str]], str]:
+    """Return the options that RELION's GUI wrote, or a sentence on why they cannot be read."""
     path = folder / "job.star"
-    table = read_star(path).loop("joboptions_values") if path.is_file() else None
+    try:
+        table = read_star(path).loop("joboptions_values") if path.is_file() else None
+    except InputError as error:
+        return [], f"The options of the job could not be read: {error}"
     names = ("rlnJobOptionVariable", "rlnJobOptionValue")
     if table is None or any(name not in table for name in names):
-        return []
-    return [[str(name), str(value)] for name, value in zip(*(table[name] for name in names), strict=True)]
+        return [], ""
+    return [[str(name), str(value)] for name, value in zip(*(table[name] for name in names), strict=True)], ""
 
 
 def provenance_section(

@@ -165,8 +165,10 @@ def _run(
     data_path = files.newest("data")
     data = None if data_path is None else read_particle_tables(data_path)
     halves = tuple(models[kind] for kind in ("half1_model", "half2_model") if kind in models)
+    maps = _maps(files)
     return Run(
         prefix=files.prefix,
+        is_final=_FINAL in files.files or "map" in maps,
         iterations=iterations,
         models=(models["model"],) if "model" in models else halves,
         half_models=halves,
@@ -177,7 +179,7 @@ def _run(
         directions_deg=_directions(sampling, sampling_path),
         particles=None if data is None else data[0],
         optics=None if data is None else data[1],
-        maps=_maps(files),
+        maps=maps,
         record=_record(files.prefix),
         excluded=_excluded(files.prefix),
         files=_named(optimiser=optimiser_path, sampling=sampling_path, data=data_path, model=files.newest("model")),

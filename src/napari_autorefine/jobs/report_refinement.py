@@ -63,7 +63,7 @@ def refinement_page(found: Findings, *, extra: Sequence[Section] = (), verdicts:
     )
     state = "finished" if run.is_final else "unfinished"
     return Page(
-        title=f"Refinement {run.prefix.name} in {folder.resolve().name}",
+        title=f"Refinement {folder.resolve().name}/{run.prefix.name}",
         subtitle=" · ".join(part for part in (str(folder.resolve()), program[0], state) if part),
         facts=facts_of(found),
         verdicts=(*verdicts, *verdicts_of(found)),
@@ -103,7 +103,7 @@ def missing_of(run: Run) -> list[str]:
     name = run.prefix.name
     sentences = {
         f"{name}_itNNN_half1_model.star of iterations: no course of resolution and accuracy.": not run.half_models,
-        f"{name}_model.star: the spectra shown are of half-set 1.": bool(run.half_models) and not run.is_final,
+        f"{name}_model.star: the spectra shown are of half-set 1.": bool(run.models) and run.models == run.half_models,
         f"No {name}_…model.star at all: no resolution, spectra and greyscale factors.": not run.models,
         f"{name}_…optimiser.star: no options, counters of convergence and command line.": not run.optimiser,
         f"{name}_…sampling.star: symmetry and search steps are unknown.": not run.sampling,

@@ -21,14 +21,18 @@ from napari_autorefine.jobs.plots import (
     shell_resolution_A,
     slices_figure,
 )
-from napari_autorefine.jobs.render import map_figure, surfaces_figure
+from napari_autorefine.jobs.render import map_figure, surface_figure
 from napari_autorefine.jobs.report_data import UNKNOWN, Iteration
 from napari_autorefine.jobs.report_maps import Curves, PostProcess
 from napari_autorefine.jobs.report_page import Block, Picture, Section, Table, Text
 from napari_autorefine.jobs.report_verdicts import Findings, group_of
 
-_FSC_SIZE = (4.7, 3.1)
+_FSC_SIZE = (4.7, 3.5)
 _MOST_ROWS = 200
+_HOW_RESOLUTION = (
+    "The resolution of an iteration is where the FSC of the half-maps falls to 0.5, as each half is used alone; that of"
+    " the final map is where it falls to 0.143."
+)
 
 half = partial(picture, width="half")
 
@@ -43,11 +47,11 @@ def resolution_section(found: Findings) -> Section | None:
     blocks: list[Block] = []
     curves, post, run = found.curves, found.postprocess, found.run
     if curves is not None:
-        caption = curves.note or (f"Mask: {curves.mask}" if curves.mask else "")
+        caption = " ".join([curves.note, f"Mask: {curves.mask}." if curves.mask else ""]).strip()
         blocks.append(_fsc_picture(curves, title="Half-maps", caption=caption))
     if post is not None:
         blocks += postprocess_pictures(post)
-    if run.fsc_history and math.isfinite(run.voxel_size_A):
+    if len(run.fsc_history) > 1 and math.isfinite(run.voxel_size_A):
         figure = plots.fsc_history_figure(run.fsc_history, run.voxel_size_A)
         text = "As in the model files: joined at low resolution, and corrected for a mask if the run did so."
         blocks.append(half(figure, alt="FSC after each iteration", caption=text))
@@ -148,7 +152,8 @@ def course_section(found: Findings) -> Section | None:
         ),
     }
     pictures = [half(figure, alt=alt) for alt, figure in figures.items()]
-    return Section(title="Iterations", blocks=[*pictures, Text(text=steps), table])
+    text = f"{_HOW_RESOLUTION} {steps}"
+    return Section(title="Iterations", blocks=[*pictures, Text(text=text), table])
 
 
 def map_section(found: Findings) -> Section | None:
@@ -160,21 +165,19 @@ def map_section(found: Findings) -> Section | None:
     names = {"map": "map", "half1": "half-map 1", "half2": "half-map 2"}
     names |= {f"filtered half{n}": f"half-map {n}, filtered" for n in (1, 2)}
     blocks: list[Block] = []
-    plain = _plain_resolution(found)
     shown = {names[kind]: volume.data for kind, volume in maps.items()}
-    soft = {
-        name: low_pass_map(data, plain, voxel) if name.startswith("half-map") and plain > 2.2 * voxel else data
-        for name, data in shown.items()
-    }
     post = None if found.postprocess is None else found.postprocess.path.with_suffix(".mrc")
     if post is not None and post.is_file():
         blocks.append(_surface("Sharpened map", read_volume(post).data, f"{post}"))
-    if "map" in soft:
-        blocks.append(_surface("Map", soft["map"], f"{found.run.maps['map']}, neither masked nor sharpened"))
-    halves = {name: data for name, data in soft.items() if name != "map"}
+    if "map" in shown:
+        blocks.append(_surface("Map", shown["map"], f"{found.run.maps['map']}, neither masked nor sharpened"))
+    halves = {name: data for name, data in shown.items() if name != "map"}
     if halves:
-        text = f"Low-passed to {plain:.1f} Å for this picture, seen along z." if plain > 2.2 * voxel else "Along z."
-        blocks.append(half(surfaces_figure(halves), alt=f"Surfaces of {', '.join(halves)}", caption=text))
+        limit = max(1.5 * _plain_resolution(found), 3 * voxel)
+        soft = {name: low_pass_map(data, limit, voxel) for name, data in halves.items()}
+        caption = f"Seen along z, low-passed to {limit:.1f} Å for this picture."
+        for name, data in soft.items():
+            blocks.append(half(surface_figure(data, title=name), alt=f"Surface of {name}", caption=caption))
     sections = slices_figure(shown, voxel)
     caption = "Through the centre of the box, unfiltered, each map on its own grey scale."
     blocks.append(picture(sections, alt=f"Central sections of {', '.join(shown)}", caption=caption))

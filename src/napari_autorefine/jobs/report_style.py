@@ -35,7 +35,7 @@ STYLE = f"""
 body {{ margin: 0; background: var(--back); color: var(--ink); font: 16px/1.55 var(--font); }}
 main {{ max-width: 70rem; margin: 0 auto; padding: 2.5rem 1.5rem 4rem; }}
 h1 {{ font-size: 1.75rem; line-height: 1.2; font-weight: 650; margin: 0 0 .3rem; overflow-wrap: anywhere; }}
-header p {{ margin: 0 0 1.6rem; color: var(--muted); overflow-wrap: anywhere; }}
+header p {{ margin: 0 0 1.6rem; max-width: none; color: var(--muted); overflow-wrap: anywhere; }}
 h2 {{ font-size: 1.2rem; font-weight: 650; margin: 0 0 .9rem; }}
 p {{ margin: 0 0 .8rem; max-width: 46rem; }}
 .facts {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(9.2rem, 1fr)); gap: 1px; margin: 0 0 1rem;
@@ -62,7 +62,9 @@ figure {{ margin: 0; min-width: 0; break-inside: avoid; }}
 figure.full {{ grid-column: 1 / -1; }}
 figure svg, figure img {{ display: block; width: 100%; height: auto; }}
 figure.full svg, figure.full img {{ max-width: 60rem; }}
-figcaption {{ font-size: .86rem; line-height: 1.45; color: var(--muted); margin-top: .35rem; max-width: 46rem; }}
+figcaption {{ font-size: .86rem; line-height: 1.45; color: var(--muted); margin-top: .35rem; max-width: 46rem;
+  overflow-wrap: anywhere; }}
+code {{ font: .92em ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; white-space: nowrap; }}
 .wide {{ overflow-x: auto; margin: 0 0 1rem; }}
 table {{ border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }}
 caption {{ text-align: left; font-weight: 600; padding: 0 0 .35rem; }}

@@ -20,10 +20,11 @@ from napari_autorefine.model.symmetry import PointGroup, point_group
 _NYQUIST_MARGIN = 1.06
 _SIDE_VIEWS, _POOR_SCORE = 0.81, 0.5
 _LOW_FSC, _TAIL_FSC = 0.7, 0.1
+_LOW_RESOLUTION_A = 20.0
 _POOR_ACCURACY_DEG = 10.0
 _ODD_SCALE = (0.5, 2.0)
 _FAR_OFFSET_PX = 2.0
-_UNEVEN_HALVES = 0.1
+_UNEVEN_HALVES, _BY_CHANCE = 0.1, 3.0
 _FEW = 10
 
 
@@ -107,22 +108,31 @@ def _convergence(run: Run) -> Verdict | None:
         reasons.append(f"the resolution had not improved for {_times(no_gain, 'iteration')}")
     if no_change > 0:
         reasons.append(f"orientations and offsets had settled for {_times(no_change, 'iteration')}")
-    if run.is_final and run.option("rlnHasConverged") == 1:
-        because = f": {' and '.join(reasons)}" if reasons else ""
-        after = f"After {_times(n, 'iteration')}{because}." if n else f"Reason{because}." if because else ""
-        joined = "Then all particles were joined, at all frequencies."
-        return Verdict(level="good", headline="Converged.", text=f"{after} {joined}".strip())
+    because = " and ".join(reasons)
     if run.is_final:
-        text = "The final map was made before the criteria of convergence were met, by force or by a limit."
-        unknown = math.isnan(run.option("rlnHasConverged"))
-        return None if unknown else Verdict(level="warning", headline="Ended without convergence.", text=text)
+        return _ending(run, n, because)
     if not run.iterations:
         return None
-    state = f" So far, {' and '.join(reasons)}." if reasons else ""
+    state = f" So far, {because}." if because else ""
     text = f"The newest files are of iteration {n}: the run is going on, or was stopped.{state}"
     where = run.files.get("optimiser")
     more = f" To go on: autorefine refine --continue {where}" if where is not None else ""
     return Verdict(level="warning", headline="Not finished.", text=text + more)
+
+
+def _ending(run: Run, n: int, because: str) -> Verdict:
+    """Return the sentence on a run whose final model is there; RELION 3.1 leaves no optimiser file of the end."""
+    after = f"after {_times(n, 'iteration')}" if n else ""
+    text = f"{after}: {because}" if after and because else after or because
+    text = f"{text[:1].upper()}{text[1:]}. " if text else ""
+    joined = "In the last iteration all particles were joined and used at all frequencies."
+    is_known = run.option("rlnCurrentIteration") < 0
+    if not is_known:
+        return Verdict(level="good", headline="Finished.", text=text + joined)
+    if run.option("rlnHasConverged") == 1:
+        return Verdict(level="good", headline="Converged.", text=text + joined)
+    text += "The final map was made before the criteria of convergence were met, by force or by a limit."
+    return Verdict(level="warning", headline="Ended without convergence.", text=text)
 
 
 def best_resolution(found: Findings) -> tuple[float, str] | None:
@@ -141,14 +151,23 @@ def best_resolution(found: Findings) -> tuple[float, str] | None:
     return None
 
 
+def _criterion(found: Findings) -> str:
+    """Return the FSC at which the refinement reads its own resolution: 0.143 in the end, 0.5 before."""
+    return "0.143" if found.run.iterations and found.run.iterations[-1].number is None else "0.5"
+
+
 def _resolution(found: Findings) -> Verdict | None:
     best = best_resolution(found)
     if best is None:
         return None
     plain = found.run.iterations[-1].resolution_A if found.run.iterations else math.nan
-    text = f"By the FSC of 0.143, {best[1]}."
-    if math.isfinite(plain) and "between half-maps" not in best[1]:
-        text += f" The refinement itself says {plain:.2f} Å."
+    is_own = "between half-maps" in best[1]
+    text = f"Where the FSC falls to {_criterion(found) if is_own else '0.143'}, {best[1]}."
+    if math.isfinite(plain) and not is_own:
+        text += f" The refinement itself says {plain:.2f} Å, at {_criterion(found)} and without post-processing."
+    curve = _plain_curve(found)
+    if is_own and _criterion(found) == "0.5" and curve is not None:
+        text += f" At 0.143 it is {shell_resolution_A(*curve):.2f} Å."
     elif "without a mask" in best[1]:
         text += " Solvent lowers it: with --mask or --postprocess this page shows the resolution of the particle."
     return Verdict(level="good", headline=f"Resolution {best[0]:.2f} Å.", text=text)
@@ -185,7 +204,7 @@ def _plain_curve(found: Findings) -> tuple[np.ndarray, float] | None:
 
 
 def _low_frequencies(found: Findings) -> Verdict | None:
-    """Judge the FSC between the frequencies that are joined and half the resolution."""
+    """Judge the FSC between the frequencies that are joined and 20 Å, or twice the resolution."""
     plain = _plain_curve(found)
     if plain is None:
         return None
@@ -193,15 +212,15 @@ def _low_frequencies(found: Findings) -> Verdict | None:
     box_A = 2 * (len(fsc) - 1) * voxel
     join = found.run.option("rlnJoinHalvesUntilThisResolution")
     first = max(2, math.ceil(box_A / join) + 1 if join > 0 else 2)
-    last = int(box_A / shell_resolution_A(fsc, voxel) / 2)
+    last = int(box_A / max(_LOW_RESOLUTION_A, 2 * shell_resolution_A(fsc, voxel)))
     if last < first:
         return None
     worst = first + int(np.argmin(fsc[first : last + 1]))
     if fsc[worst] >= _LOW_FSC:
         return None
     text = (
-        f"Their FSC is {fsc[worst]:.2f} already at {box_A / worst:.1f} Å: mixed particles, a wrong mask or scale, or a"
-        " spectrum that is weak there; compare the sections of both halves."
+        f"Their FSC is {fsc[worst]:.2f} already at {box_A / worst:.1f} Å: few, mixed or wrongly scaled particles, or"
+        " wrong poses; compare the sections of both halves."
     )
     return Verdict(level="warning", headline="The half-maps differ at low resolution.", text=text)
 
@@ -246,7 +265,8 @@ def _particles(run: Run) -> Iterator[Verdict]:
         return
     half = particles.integers("rlnRandomSubset", 0)
     counts = [int((half == number).sum()) for number in (1, 2)]
-    if min(counts) > 0 and max(counts) > (1 + _UNEVEN_HALVES) * min(counts):
+    is_uneven = max(counts) - min(counts) > max(_UNEVEN_HALVES * min(counts), _BY_CHANCE * math.sqrt(sum(counts)))
+    if min(counts) > 0 and is_uneven:
         text = f"{counts[0]} and {counts[1]} particles: their maps are not of one quality."
         yield Verdict(level="note", headline="The half-sets are uneven.", text=text)
     yield from _repeated(run, half)
