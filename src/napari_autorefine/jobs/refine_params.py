@@ -166,7 +166,12 @@ class RefineParams(RefineInputParams):
     ] = True
     auto_resol_angles: Annotated[
         bool,
-        Param("Finer sampling by resolution?", "Go to finer sampling when the resolution needs it.", SAMPLING),
+        Param(
+            "Finer sampling by resolution?",
+            "Go to finer sampling when the resolution needs it.",
+            SAMPLING,
+            is_advanced=True,
+        ),
     ] = True
 
     pad: Annotated[
@@ -272,7 +277,7 @@ class RefineParams(RefineInputParams):
     strict_highres_exp_A: Annotated[
         float | None,
         Param(
-            "Limit of the search",
+            "Limit resolution of the search",
             "Finest resolution used for scoring; 0 or less is no limit.",
             OPTIMISATION,
             unit="A",
@@ -292,7 +297,7 @@ class RefineParams(RefineInputParams):
     incr_size: Annotated[
         int,
         Param(
-            "Shells beyond",
+            "Shells beyond the resolution",
             "Fourier shells beyond the current resolution that take part.",
             OPTIMISATION,
             minimum=0,

@@ -13,7 +13,7 @@ from napari_autorefine.errors import InputError
 from napari_autorefine.io.files import first_bytes
 from napari_autorefine.jobs import JOBS
 from napari_autorefine.jobs.record import read_record
-from napari_autorefine.params import FieldRecord, describe
+from napari_autorefine.params import describe
 
 Values = Mapping[str, str]
 Convert = Callable[[str], Any]

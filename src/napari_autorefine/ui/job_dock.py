@@ -1,0 +1,338 @@
+"""The dock of one job: project, form, command line, and the panel that runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from magicgui.widgets import LineEdit
+from psygnal import Signal
+from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer
+from qtpy.QtWidgets import (
+    QApplication,
+    QFileDialog,
+    QFrame,
+    QHBoxLayout,
+    QInputDialog,
+    QMenu,
+    QMessageBox,
+    QScrollArea,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_autorefine.errors import InputError
+from napari_autorefine.jobs import JOBS
+from napari_autorefine.jobs.job_events import JobEnded
+from napari_autorefine.ui.activity import ActivityBar
+from napari_autorefine.ui.fields import ORANGE, RED, plain_label, small_button
+from napari_autorefine.ui.forms import JobForm
+from napari_autorefine.ui.job_panel import JobPanel
+from napari_autorefine.ui.next_steps import NextStep
+from napari_autorefine.ui.notices import show_error, show_info, show_warning
+from napari_autorefine.ui.project import Project
+from napari_autorefine.ui.project import project as shared_project
+from napari_autorefine.ui.sessions import JobSession, sessions
+from napari_autorefine.ui.settings import read_settings
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+
+WIDTH, HEIGHT = 390, 640
+_LOOK_MS = 600
+_NOT_REMEMBERED = frozenset({"overwrite", "continue_from"})
+
+
+class JobDock(QWidget):
+    """A job of the table of jobs as a dock widget.
+
+    Attributes
+    ----------
+    form, panel : upper and lower part
+    session_changed : emitted with the ``JobSession`` that the dock shows from now on
+    step_wanted : emitted with the ``NextStep`` that the user chose
+    """
+
+    session_changed = Signal(JobSession)
+    step_wanted = Signal(NextStep)
+
+    def __init__(
+        self, job: str, title: str, viewer: ViewerModel | None = None, *, project: Project = shared_project
+    ) -> None:
+        super().__init__()
+        self.job = job
+        self.title = title
+        self.viewer = viewer
+        self.project = project
+        self.form = JobForm(job, project, None if viewer is None else viewer.layers)
+        self.panel = JobPanel()
+        self._lay_out()
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(_LOOK_MS)
+        self._timer.timeout.connect(self.look_for_running)
+        self.form.changed.connect(self._on_change)
+        self.panel.run_clicked.connect(self.run)
+        self.panel.copy_clicked.connect(self.copy_command)
+        self.panel.open_clicked.connect(self._open)
+        self.panel.step_clicked.connect(self._on_step)
+        project.changed.connect(self._on_project)
+        self.destroyed.connect(lambda: project.changed.disconnect(self._on_project, missing_ok=True))
+        self.recall()
+        self._on_change()
+
+    def sizeHint(self) -> QSize:
+        """Return a width that leaves most of a laptop's screen to the maps."""
+        return QSize(WIDTH, HEIGHT)
+
+    def _lay_out(self) -> None:
+        area = QScrollArea()
+        area.setWidgetResizable(True)
+        area.setFrameShape(QFrame.Shape.NoFrame)
+        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        content = QWidget()
+        inner = QVBoxLayout(content)
+        inner.setContentsMargins(0, 0, 6, 0)
+        inner.addWidget(self.form)
+        inner.addStretch(1)
+        area.setWidget(content)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(8, 6, 8, 6)
+        layout.setSpacing(6)
+        layout.addLayout(self._header())
+        layout.addWidget(area, 1)
+        layout.addWidget(self.panel, 0)
+
+    def _header(self) -> QHBoxLayout:
+        self.project_line = LineEdit(value=str(self.project.folder), tooltip="Folder that relative paths start from")
+        self.project_line.native.editingFinished.connect(self._move_project)
+        browse = small_button("…", "Choose the project folder")
+        browse.clicked.connect(self._browse_project)
+        menu_button = small_button("☰", "Load parameters, go back to defaults, attach to a job")
+        menu_button.setMenu(self._menu(menu_button))
+        row = QHBoxLayout()
+        row.setSpacing(3)
+        row.addWidget(plain_label("Project"))
+        row.addSpacing(4)
+        row.addWidget(self.project_line.native, 1)
+        row.addWidget(browse)
+        row.addWidget(menu_button)
+        return row
+
+    def _menu(self, parent: QWidget) -> QMenu:
+        menu = QMenu(parent)
+        for text, action in (
+            ("Load parameters…", self._load_dialog),
+            ("Reset to defaults", self.form.reset),
+            ("Copy command line", self.copy_command),
+            ("Attach to running job…", self._attach_dialog),
+        ):
+            entry = menu.addAction(text)
+            if entry is not None:
+                entry.triggered.connect(lambda _=False, do=action: do())
+        return menu
+
+    def run(self) -> None:
+        """Start the job of the form; what is wrong becomes a notification."""
+        try:
+            session = sessions.start(self.job, self.form.params(), self.project.folder)
+        except InputError as error:
+            self.panel.tell(str(error), RED)
+            show_error(f"{self.title}: {error}")
+            return
+        values = {name: value for name, value in self.form.values().items() if name not in _NOT_REMEMBERED}
+        self.project.remember(self.job, values)
+        self.panel.tell("")
+        self.follow(session)
+
+    def follow(self, session: JobSession) -> None:
+        """Show a job that was started here or elsewhere."""
+        if session is self.panel.session:
+            return
+        self.panel.follow(session)
+        if not session.is_over:
+            bar = ActivityBar(session, self.title)
+            session.finished.connect(self._on_finished)
+            self.destroyed.connect(bar.close)
+            _guard_window(self)
+        self.session_changed.emit(session)
+
+    def recall(self) -> None:
+        """Show what the preferences say, and the values of the last run in this project."""
+        self.form.reset()
+        values = preferred(self.job) | self.project.recall(self.job)
+        values.pop("output", None)
+        self.form.set_values(values)
+
+    def copy_command(self) -> None:
+        """Copy the command line."""
+        clipboard = QApplication.clipboard()
+        if clipboard is not None and self.form.command():
+            clipboard.setText(self.form.command())
+            show_info("The command line has been copied.")
+
+    def load(self, path: str | Path) -> None:
+        """Show the parameters of a file, and say what of it was not taken over."""
+        try:
+            saved = self.form.load(path)
+        except InputError as error:
+            show_error(str(error))
+            return
+        if saved.notes:
+            self.panel.tell("Not taken over: " + " ".join(saved.notes), ORANGE)
+            show_warning(f"{Path(path).name}: " + " ".join(saved.notes))
+        else:
+            self.panel.tell(f"Parameters of {Path(path).name}.")
+
+    def attach(self, place: str | Path) -> None:
+        """Show the job of an output or a folder."""
+        try:
+            session = sessions.attach(place)
+        except InputError as error:
+            show_error(str(error))
+            return
+        self.follow(session)
+
+    def look_for_running(self) -> None:
+        """Attach to a job that is running with the output of the form."""
+        field = self.form.fields.get("output")
+        if field is None or self.panel.is_busy:
+            return
+        output = str(getattr(field, "text", ""))
+        session = sessions.find(self.project.absolute(output)) if output else None
+        if session is not None and session.name == self.job:
+            self.follow(session)
+            self.panel.tell("This job was running already.")
+
+    def _on_change(self) -> None:
+        problem = self.form.problem
+        self.panel.set_problem(problem)
+        self.panel.command.setPlainText(self.form.command() or problem)
+        self._timer.start()
+
+    def _on_finished(self, event: JobEnded) -> None:
+        text = f"{self.title}: {event.text}"
+        if event.state == "finished":
+            show_info(text)
+        elif event.state == "cancelled":
+            show_warning(text)
+        else:
+            show_error(text)
+        with suppress(RuntimeError):  # the dock may be gone by now
+            if event.state == "finished" and "output" in self.form.fields:
+                self.form.fields["output"].set_value(self.project.next_output(self.job))
+
+    def _on_step(self, step: NextStep) -> None:
+        self.step_wanted.emit(step)
+        if step.job == self.job:
+            self.fill(step.values)
+
+    def fill(self, values: Mapping[str, Any]) -> None:
+        """Show values, paths inside the project relative to it."""
+        shown = {}
+        for name, value in values.items():
+            is_path = isinstance(value, (str, Path)) and Path(value).is_absolute()
+            shown[name] = self.project.relative(value) if is_path else value
+        self.form.set_values(shown)
+
+    def _open(self, path: str) -> None:
+        open_path: Any = getattr(self.viewer, "open", None)
+        if open_path is None:
+            return
+        try:
+            open_path(path, plugin="napari-autorefine")
+        except Exception as error:
+            show_error(f"{path} cannot be opened: {error}")
+
+    def _on_project(self, folder: str) -> None:
+        self.project_line.value = folder
+        self.recall()
+
+    def _move_project(self) -> None:
+        try:
+            self.project.move_to(str(self.project_line.value))
+        except InputError as error:
+            self.project_line.value = str(self.project.folder)
+            show_error(str(error))
+
+    def _browse_project(self) -> None:
+        path = QFileDialog.getExistingDirectory(self, "Project folder", str(self.project.folder))
+        if path:
+            self.project_line.value = path
+            self._move_project()
+
+    def _load_dialog(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(
+            self, "Load parameters", str(self.project.folder), "Parameters (*job.star *_params.json);;All files (*)"
+        )
+        if path:
+            self.load(path)
+
+    def _attach_dialog(self) -> None:
+        running = sessions.running_in(self.project.folder)
+        names = [f"{job.info.output}  ({job.info.job})" for job in running]
+        other = "Other folder…"
+        choice, is_chosen = QInputDialog.getItem(self, "Attach to running job", "Job", [*names, other], 0, False)
+        if not is_chosen:
+            return
+        if choice in names:
+            self.attach(running[names.index(choice)].folder.path)
+        else:
+            path = QFileDialog.getExistingDirectory(self, "Folder of the job", str(self.project.folder))
+            if path:
+                self.attach(path)
+
+
+def preferred(job: str) -> dict[str, Any]:
+    """Return the values of napari's preferences that a job has parameters for."""
+    settings = read_settings()
+    known = JOBS[job].params().model_fields
+    values: dict[str, Any] = {"threads": settings.threads} if settings.threads else {}
+    if settings.backend == "cpu":
+        values["cpu"] = True
+    elif settings.gpu_ids:
+        values["gpu"] = settings.gpu_ids
+    if settings.scratch_dir:
+        values["scratch_dir"] = settings.scratch_dir
+    return {name: value for name, value in values.items() if name in known}
+
+
+def _guard_window(dock: JobDock) -> None:
+    """Let the window ask before it closes while jobs are running; once per window."""
+    window = dock.window()
+    if window is not None and window is not dock and window.findChild(_CloseGuard) is None:
+        window.installEventFilter(_CloseGuard(window))
+
+
+class _CloseGuard(QObject):
+    """Asks what becomes of running jobs when the window is closed."""
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        """Ask, unless no job is running."""
+        if watched is self.parent() and event is not None and event.type() == QEvent.Type.Close and sessions.running():
+            answer = ask_about_running(self.parent())
+            if answer == "stay":
+                event.ignore()
+                return True
+            if answer == "cancel":
+                for session in sessions.running():
+                    session.cancel()
+            sessions.forget()
+        return super().eventFilter(watched, event)
+
+
+def ask_about_running(parent: Any) -> str:
+    """Ask whether running jobs go on without the window: ``go on``, ``cancel`` or ``stay``."""
+    names = "\n".join(f"{session.name}: {session.job.info.output}" for session in sessions.running())
+    box = QMessageBox(parent)
+    box.setIcon(QMessageBox.Icon.Question)
+    box.setWindowTitle("A job is running")
+    box.setText("A job is running. It can go on without this window; open the dock again to follow it.")
+    box.setInformativeText(names)
+    go_on = box.addButton("Let it go on", QMessageBox.ButtonRole.AcceptRole)
+    cancel = box.addButton("Cancel the job", QMessageBox.ButtonRole.DestructiveRole)
+    box.addButton("Keep the window", QMessageBox.ButtonRole.RejectRole)
+    box.exec()
+    return {id(go_on): "go on", id(cancel): "cancel"}.get(id(box.clickedButton()), "stay")

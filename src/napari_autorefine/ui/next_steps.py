@@ -1,0 +1,71 @@
+"""What becomes of a job's outputs: layers to open, and the fields of other jobs that take them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from napari_autorefine.jobs import JOBS
+
+_OPENABLE = {
+    "map": "map",
+    "half1": "half-map 1",
+    "half2": "half-map 2",
+    "mask": "mask",
+    "particles": "particles",
+    "masked": "masked map",
+}
+_STEPS: dict[str, tuple[tuple[str, str, dict[str, str]], ...]] = {
+    "extract": (("refine", "Auto-refine", {"particles": "particles"}),),
+    "rebox": (("refine", "Auto-refine", {"map": "reference"}),),
+    "refine": (
+        ("mask", "Mask", {"map": "input"}),
+        ("postprocess", "Post-process", {"half1": "half1"}),
+        ("recenter", "Recentre", {"particles": "particles", "map": "map"}),
+        ("extract", "Extract particles", {"particles": "refined_particles"}),
+        ("refine", "Refine further", {"particles": "particles", "map": "reference"}),
+    ),
+    "mask": (
+        ("postprocess", "Post-process", {"mask": "mask", "map": "mask"}),
+        ("refine", "Auto-refine", {"mask": "mask", "map": "mask"}),
+    ),
+    "recenter": (
+        ("reconstruct", "Reconstruct", {"particles": "particles"}),
+        ("extract", "Extract particles", {"particles": "refined_particles"}),
+        ("refine", "Auto-refine", {"particles": "particles", "map": "reference"}),
+    ),
+    "reconstruct": (
+        ("refine", "Auto-refine", {"map": "reference"}),
+        ("mask", "Mask", {"map": "input"}),
+        ("postprocess", "Post-process", {"half1": "half1"}),
+    ),
+    "postprocess": (("refine", "Auto-refine", {"mask": "mask"}),),
+}
+"""Per job: next job, text of the button, and which kind of output goes into which of its parameters."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NextStep:
+    """A job whose form can be filled in with outputs: ``values`` by parameter name."""
+
+    job: str
+    text: str
+    values: Mapping[str, str]
+
+
+def openable(outputs: Mapping[str, str]) -> dict[str, str]:
+    """Return the outputs that can be opened as layers, path by what they are called."""
+    return {_OPENABLE[kind]: path for kind, path in outputs.items() if kind in _OPENABLE}
+
+
+def next_steps(job: str, outputs: Mapping[str, str]) -> tuple[NextStep, ...]:
+    """Return what can follow a job that left these outputs; steps whose job does not exist are left out."""
+    steps = []
+    for name, text, fields in _STEPS.get(job, ()):
+        if name not in JOBS:
+            continue
+        known = JOBS[name].params().model_fields
+        values = {field: outputs[kind] for kind, field in fields.items() if kind in outputs and field in known}
+        if values:
+            steps.append(NextStep(job=name, text=text, values=values))
+    return tuple(steps)

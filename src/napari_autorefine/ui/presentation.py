@@ -1,0 +1,117 @@
+"""How parameters look in forms where the tutorials' forms ask for them in another way than the command line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from napari_autorefine.params import FieldRecord
+
+Kind = Literal["star", "map", "mask", "optimiser", "any"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What a form shows of a parameter; empty values are those of its ``Param``.
+
+    Attributes
+    ----------
+    label, help : texts
+    check : a check box instead, and the values for off and on
+    choices : a list to choose from, text to value
+    empty : what an empty field means
+    twins : parameters that get the same value when this one is changed
+    """
+
+    label: str = ""
+    help: str = ""
+    check: tuple[Any, Any] | None = None
+    choices: Mapping[str, Any] = field(default_factory=dict)
+    empty: str = ""
+    twins: tuple[str, ...] = ()
+
+
+_DEGREES = ("30", "15", "7.5", "3.7", "1.8", "0.9", "0.5", "0.2", "0.1")
+_SAMPLING = {f"{degrees} degrees": order for order, degrees in enumerate(_DEGREES)}
+_PLAIN = Look()
+
+LOOKS: dict[tuple[str, str], Look] = {
+    ("refine", "firstiter_cc"): Look(
+        label="Ref. map is on absolute greyscale?",
+        help="When it is not, the first iteration compares by cross-correlation, which sets the grey scale right.",
+        check=(True, False),
+    ),
+    ("refine", "healpix_order"): Look(label="Initial angular sampling", choices=_SAMPLING),
+    ("refine", "auto_local_healpix_order"): Look(label="Local searches from auto-sampling", choices=_SAMPLING),
+    ("refine", "auto_ignore_angles"): Look(
+        help="Go to finer sampling while orientations still change, and as soon as the resolution needs it.",
+        twins=("auto_resol_angles",),
+    ),
+    ("refine", "pad"): Look(label="Skip padding?", check=(2, 1)),
+    ("refine", "cpu"): Look(
+        label="Use GPU acceleration?", help="Without a usable GPU the CPU does the work.", check=(True, False)
+    ),
+    ("refine", "gpu"): Look(empty="all"),
+    ("refine", "ini_high_A"): Look(empty="none"),
+    ("refine", "particle_diameter_A"): Look(empty="whole box"),
+    ("refine", "low_resol_join_halves_A"): Look(empty="never"),
+    ("refine", "max_significant"): Look(empty="no limit"),
+    ("refine", "strict_highres_exp_A"): Look(empty="no limit"),
+    ("refine", "threads"): Look(empty="all cores"),
+    ("refine", "random_seed"): Look(empty="from the clock"),
+    ("refine", "mask"): Look(empty="none: a sphere"),
+    ("refine", "scratch_dir"): Look(empty="none"),
+    ("refine", "continue_from"): Look(empty="start anew"),
+}
+
+NOTES: dict[tuple[str, str], str] = {
+    ("refine", "Compute"): "Number of pooled particles, parallel disc I/O and combining iterations through disc are"
+    " not asked for: work is shared and memory planned automatically.",
+    ("refine", "Running"): "There are no MPI processes: one process uses all cores and GPUs.",
+}
+"""Remarks at the end of a tab, for those who follow a tutorial and look for a field."""
+
+
+def look_of(job: str, record: FieldRecord) -> Look:
+    """Return how a parameter is shown."""
+    return LOOKS.get((job, record.name), _PLAIN)
+
+
+def label_of(job: str, record: FieldRecord) -> str:
+    """Return the label of a parameter in the form."""
+    return look_of(job, record).label or record.param.label
+
+
+def tooltip_of(job: str, record: FieldRecord) -> str:
+    """Return the help text of a parameter with its name on the command line."""
+    text = look_of(job, record).help or record.param.help
+    return f"<p>{text}</p><p><code>--{record.flags[0]}</code></p>"
+
+
+def unit_of(record: FieldRecord) -> str:
+    """Return the unit as printed."""
+    return {"A": "Å", "A^2": "Å²", "deg": "°", "e/A^2": "e/Å²"}.get(record.param.unit, record.param.unit)
+
+
+def kind_of_file(record: FieldRecord) -> Kind:
+    """Guess what a path points at from what the parameter is called."""
+    name = f"{record.name} {record.param.label}".lower()
+    if "continue" in name:
+        return "optimiser"
+    if re.search(r"mtf|star|particle|micrograph|coord|optimis|trajector|tomogram", name):
+        return "star"
+    if "mask" in name:
+        return "mask"
+    return "map" if re.search(r"map|reference|half|volume|input", name) else "any"
+
+
+def in_labels(job: str, text: str, records: tuple[FieldRecord, ...]) -> str:
+    """Return a sentence in which options of the command line have become labels of the form."""
+    labels = {flag: label_of(job, record) for record in records for flag in record.flags}
+
+    def shown(match: re.Match[str]) -> str:
+        return labels.get(match[1], match[0])
+
+    return re.sub(r"--(\w+)", shown, text)
