@@ -209,3 +209,13 @@ def test_a_request_to_end_is_an_interruption(
     assert main(["refine"]) == 130
     assert capsys.readouterr().err == "autorefine: Interrupted.\n"
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_parameter_without_a_flag_may_have_one() -> None:
+    """As the command lines in records of jobs have it."""
+    words = ["--folder", "refine", "--o", "report.html"]
+    params, _ = parse(JOBS["report"], words)
+    assert params == parse(JOBS["report"], ["refine", "--o", "report.html"])[0]
+    assert params == parse(JOBS["report"], ["--o", "report.html", "--folder=refine"])[0]
+    line = command_line("report", params).split()
+    assert parse(JOBS["report"], line[2:])[0] == params

@@ -115,7 +115,7 @@ def parse(job: Job, words: Sequence[str]) -> tuple[BaseModel, list[str]]:
     A line that holds ``--auto_refine``, ``--split_random_halves`` or ``--extract`` was made for RELION: options that it
     lacks then have the value they have in RELION's program. Otherwise they have this package's defaults.
     """
-    found, rest = make_parser(job).parse_known_args([_plain(word) for word in words])
+    found, rest = make_parser(job).parse_known_args(_positional_first(job, [_plain(word) for word in words]))
     if rest:
         raise InputError(_unknown(job, rest))
     given = vars(found)
@@ -126,6 +126,23 @@ def parse(job: Job, words: Sequence[str]) -> tuple[BaseModel, list[str]]:
         given = {r.name: r.relion_default for r in records if r.relion_default != r.default} | given
         notices.append(_relion_notice(records, given))
     return make_params(job.params(), given), notices
+
+
+def _positional_first(job: Job, words: list[str]) -> list[str]:
+    """Move the values of a flag of the positional parameter to the front, where they need no flag."""
+    flags = {f"--{flag}" for record in describe(job.params()) if record.name == job.positional for flag in record.flags}
+    first, rest, is_positional = [], [], False
+    for word in words:
+        name, equals, value = word.partition("=")
+        if word.startswith("--"):
+            is_positional = name in flags
+        if not is_positional:
+            rest.append(word)
+        elif name not in flags:
+            first.append(word)
+        elif equals:
+            first.append(value)
+    return first + rest
 
 
 def make_parser(job: Job) -> argparse.ArgumentParser:
