@@ -52,6 +52,8 @@ JOBS: dict[str, Job] = {
         Job(name="simulate", title="Make a particle set from atoms", params_class="SimulateParams", positional="model"),
         Job(name="extract", title="Cut particles from micrographs", params_class="ExtractParams"),
         Job(name="rebox", title="Change pixel size and box of maps", params_class="ReboxParams"),
+        Job(name="recenter", title="Move the centre of particles to a point of the map", params_class="RecenterParams"),
+        Job(name="reconstruct", title="Map and half-maps of particles with poses", params_class="ReconstructParams"),
         Job(name="mask", title="Make a soft solvent mask from a map", params_class="MaskParams"),
         Job(name="postprocess", title="Resolution and sharpening of two half maps", params_class="PostprocessParams"),
         Job(name="report", title="One page on a job", params_class="ReportParams", positional="folder"),
