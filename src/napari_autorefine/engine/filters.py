@@ -13,15 +13,20 @@ _PLANES_PER_SLAB = 4
 
 def half_transform(map_: np.ndarray, threads: int = 1) -> np.ndarray:
     """Forward transform divided by the number of voxels; (N, N, N // 2 + 1) complex128."""
-    values = map_.astype(np.float64)
-    transform: np.ndarray = scipy.fft.rfftn(values, norm="forward", workers=threads, overwrite_x=True)
+    values = np.asarray(map_, np.float64)
+    transform: np.ndarray = scipy.fft.rfftn(values, norm="forward", workers=threads)
     return transform
 
 
-def map_of(transform: np.ndarray, threads: int = 1) -> np.ndarray:
-    """Inverse of `half_transform` for an (N, N, N) map; float64. The transform is left unchanged."""
+def map_of(transform: np.ndarray, threads: int = 1, *, is_temporary: bool = False) -> np.ndarray:
+    """Inverse of `half_transform` for an (N, N, N) map; float64.
+
+    The transform is left unchanged unless it ``is_temporary``, which saves the memory of a copy.
+    """
     box_size = transform.shape[0]
-    map_: np.ndarray = scipy.fft.irfftn(transform, (box_size,) * 3, norm="forward", workers=threads)
+    map_: np.ndarray = scipy.fft.irfftn(
+        transform, (box_size,) * 3, norm="forward", workers=threads, overwrite_x=is_temporary
+    )
     return map_
 
 
@@ -37,26 +42,20 @@ def radii(box_size: int) -> np.ndarray:
     return np.sqrt(np.arange(3 * (box_size // 2) ** 2 + 1))
 
 
-def scaled(transform: np.ndarray, table: np.ndarray, threads: int = 1) -> np.ndarray:
-    """Multiply every coefficient by the table entry of its squared radius.
+def scale(transform: np.ndarray, table: np.ndarray, threads: int = 1) -> None:
+    """Multiply every coefficient by the table entry of its squared radius, in place.
 
     Parameters
     ----------
-    transform : (N, N, N // 2 + 1)
+    transform : (N, N, N // 2 + 1), changed
     table : (n,) factor by squared radius, as long as `radii`
     threads : worker threads
-
-    Returns
-    -------
-    (N, N, N // 2 + 1)
     """
-    result = np.empty_like(transform)
 
-    def fill(z: slice) -> None:
-        np.multiply(transform[z], table[radius2_planes(len(transform), z)], out=result[z])
+    def work(z: slice) -> None:
+        transform[z] *= table[radius2_planes(len(transform), z)]
 
-    run_slabs(fill, slabs(len(transform), _PLANES_PER_SLAB), threads)
-    return result
+    run_slabs(work, slabs(len(transform), _PLANES_PER_SLAB), threads)
 
 
 def low_pass_table(box_size: int, voxel_size_A: float, resolution_A: float, *, edge_shells: int = 2) -> np.ndarray:
@@ -74,4 +73,6 @@ def low_pass_table(box_size: int, voxel_size_A: float, resolution_A: float, *, e
 def low_passed(map_: np.ndarray, voxel_size_A: float, resolution_A: float, *, threads: int = 1) -> np.ndarray:
     """Low-pass filter a cubic map; (N, N, N) float64."""
     table = low_pass_table(map_.shape[0], voxel_size_A, resolution_A)
-    return map_of(scaled(half_transform(map_, threads), table, threads), threads)
+    transform = half_transform(map_, threads)
+    scale(transform, table, threads)
+    return map_of(transform, threads, is_temporary=True)

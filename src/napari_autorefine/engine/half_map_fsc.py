@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 
-from napari_autorefine.engine.correlation import fsc_of_transforms
 from napari_autorefine.engine.filters import half_transform, map_of
 from napari_autorefine.engine.phases import PhaseRandomizer
+from napari_autorefine.engine.shells import shell_of_radius2
 
 RESOLUTION_FSC = 0.143
 # Share of the box that protein fills at 0.81 Da per cubic angstrom, where the crowding of RELION's formula is included.
@@ -46,9 +47,41 @@ class Randomization:
     seed: int = 0
 
 
+def correlation_of(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Fourier shell correlation of two stored half transforms (N, N, N // 2 + 1); (N // 2 + 1,).
+
+    The plane x = 0 counts twice, as it is stored; a value of the first shell of 0 or less becomes 1.
+    """
+    n_shell = first.shape[2]
+    sums = np.zeros((3, n_shell))
+    _add_products(first, second, shell_of_radius2(3 * (n_shell - 1) ** 2), sums)
+    norm = np.sqrt(sums[1] * sums[2])
+    curve = np.divide(sums[0], norm, out=np.zeros(n_shell), where=norm > 0)
+    if curve[0] <= 0:
+        curve[0] = 1.0
+    return curve
+
+
+@njit(nogil=True, cache=True)
+def _add_products(first, second, shells, sums):  # type: ignore[no-untyped-def]
+    """Add up over shells the real part of F1 F2*, of |F1|^2 and of |F2|^2."""
+    n_z, n_y, n_x = first.shape
+    for z in range(n_z):
+        kz = z if z < n_x else z - n_z
+        for y in range(n_y):
+            ky = y if y < n_x else y - n_y
+            for x in range(n_x):
+                shell = shells[kz * kz + ky * ky + x * x]
+                if shell < n_x:
+                    a, b = first[z, y, x], second[z, y, x]
+                    sums[0, shell] += a.real * b.real + a.imag * b.imag
+                    sums[1, shell] += a.real * a.real + a.imag * a.imag
+                    sums[2, shell] += b.real * b.real + b.imag * b.imag
+
+
 def unmasked_curves(transforms: tuple[np.ndarray, np.ndarray]) -> HalfMapCurves:
     """Curves without a mask, from two half transforms."""
-    unmasked = fsc_of_transforms(*transforms)
+    unmasked = correlation_of(*transforms)
     return HalfMapCurves(
         unmasked=unmasked, masked=None, randomized=None, corrected=unmasked, randomize_from=None, is_mask_used=False
     )
@@ -82,8 +115,8 @@ def solvent_corrected_curves(
     randomization : where it begins, and the seed
     threads : worker threads
     """
-    unmasked = fsc_of_transforms(*transforms)
-    masked = fsc_of_transforms(*(half_transform(np.multiply(half, mask, dtype=np.float64), threads) for half in halves))
+    unmasked = correlation_of(*transforms)
+    masked = correlation_of(*(half_transform(np.multiply(half, mask, dtype=np.float64), threads) for half in halves))
     first = randomization.shell or first_shell_below(unmasked, randomization.below_fsc)
     if first is None:
         return HalfMapCurves(
@@ -95,8 +128,8 @@ def solvent_corrected_curves(
             is_mask_used=False,
         )
     stream = PhaseRandomizer(randomization.seed)
-    noise = (map_of(stream.randomized(transform, first), threads) for transform in transforms)
-    randomized = fsc_of_transforms(*(half_transform(map_ * mask, threads) for map_ in noise))
+    noise = [_masked_noise(stream.randomized(transform, first), mask, threads) for transform in transforms]
+    randomized = correlation_of(*noise)
     tail, room = slice(first + 2, None), 1.0 - randomized
     gain = np.divide(masked - randomized, room, out=np.zeros_like(masked), where=room != 0)
     corrected = masked.copy()
@@ -109,6 +142,13 @@ def solvent_corrected_curves(
         randomize_from=first,
         is_mask_used=True,
     )
+
+
+def _masked_noise(transform: np.ndarray, mask: np.ndarray, threads: int) -> np.ndarray:
+    """Transform of the masked map of a transform that is not needed any more."""
+    map_ = map_of(transform, threads, is_temporary=True)
+    map_ *= mask
+    return half_transform(map_, threads)
 
 
 def resolution_shell(curve: np.ndarray, *, is_interpolated: bool = False) -> float:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 
-from napari_autorefine.engine.filters import radii, radius2_planes
+from napari_autorefine.engine.filters import radii
 from napari_autorefine.engine.shells import shell_of_radius2
 
 EMPTY = -99.0
@@ -35,16 +36,26 @@ class LineFit:
     correlation: float
 
 
-def amplitudes_of(transform: np.ndarray) -> Amplitudes:
-    """Sum the amplitudes of a stored half transform (N, N, N // 2 + 1) by squared radius."""
-    box_size = len(transform)
+def amplitudes_of_average(first: np.ndarray, second: np.ndarray) -> Amplitudes:
+    """Sum the amplitudes of the average of two stored half transforms (N, N, N // 2 + 1) by squared radius."""
+    box_size = len(first)
     n = 3 * (box_size // 2) ** 2 + 1
     sums, counts = np.zeros(n), np.zeros(n, np.int64)
-    for z in range(box_size):
-        radius2 = radius2_planes(box_size, slice(z, z + 1))[0].ravel()
-        sums += np.bincount(radius2, np.abs(transform[z]).ravel(), n)
-        counts += np.bincount(radius2, minlength=n)
+    _add_amplitudes(first, second, sums, counts)
     return Amplitudes(sums=sums, counts=counts, box_size=box_size)
+
+
+@njit(nogil=True, cache=True)
+def _add_amplitudes(first, second, sums, counts):  # type: ignore[no-untyped-def]
+    n_z, n_y, n_x = first.shape
+    for z in range(n_z):
+        kz = z if z < n_x else z - n_z
+        for y in range(n_y):
+            ky = y if y < n_x else y - n_y
+            for x in range(n_x):
+                radius2 = kz * kz + ky * ky + x * x
+                sums[radius2] += abs(0.5 * (first[z, y, x] + second[z, y, x]))
+                counts[radius2] += 1
 
 
 def log_amplitudes(amplitudes: Amplitudes, table: np.ndarray | None = None) -> np.ndarray:

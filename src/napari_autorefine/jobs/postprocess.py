@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from napari_autorefine.engine.filters import half_transform, low_pass_table, map_of, radii, scaled
+from napari_autorefine.engine.filters import half_transform, low_pass_table, map_of, radii, scale
 from napari_autorefine.engine.half_map_fsc import (
     HalfMapCurves,
     Randomization,
@@ -22,7 +22,7 @@ from napari_autorefine.engine.half_map_fsc import (
 from napari_autorefine.engine.sharpening import (
     Amplitudes,
     LineFit,
-    amplitudes_of,
+    amplitudes_of_average,
     b_factor_table,
     fit_guinier,
     fsc_weight_table,
@@ -68,13 +68,9 @@ def postprocess(params: PostprocessParams) -> Iterator[Event]:
         inputs = yield from _with_mask(inputs)
     curves = yield from _curves(inputs, transforms, threads)
     yield _step(2)
-    average = 0.5 * (transforms[0] + transforms[1])
-    plan = plan_sharpening(inputs, curves, amplitudes_of(average))
+    plan = plan_sharpening(inputs, curves, amplitudes_of_average(*transforms))
     yield from _resolution_messages(inputs, plan)
-    maps = {"map": map_of(scaled(average, plan.table, threads), threads)}
-    if params.half_maps:
-        for half, transform in zip((1, 2), transforms, strict=True):
-            maps[f"sharpened_half{half}"] = map_of(scaled(transform, plan.table, threads), threads)
+    maps = _sharpened(transforms, plan.table, threads, with_halves=params.half_maps)
     yield _step(3)
     outputs = output_files(params)
     write_outputs(inputs, plan.result, maps, outputs)
@@ -85,6 +81,21 @@ def postprocess(params: PostprocessParams) -> Iterator[Event]:
 
 def _step(number: int) -> Progress:
     return Progress(stage=_STEPS[number], done=number, total=len(_STEPS))
+
+
+def _sharpened(
+    transforms: tuple[np.ndarray, np.ndarray], table: np.ndarray, threads: int, *, with_halves: bool
+) -> dict[str, np.ndarray]:
+    """Return the sharpened average, and halves if wanted, by the kind of their output; the transforms are used up."""
+    maps: dict[str, np.ndarray] = {}
+    for transform in transforms:
+        scale(transform, table, threads)
+    if with_halves:
+        maps = {f"sharpened_half{half}": map_of(transforms[half - 1], threads) for half in (1, 2)}
+    average = transforms[0]
+    average += transforms[1]
+    average *= 0.5
+    return {"map": map_of(average, threads, is_temporary=True), **maps}
 
 
 def _with_mask(inputs: PostprocessInputs) -> Generator[Event, None, PostprocessInputs]:
