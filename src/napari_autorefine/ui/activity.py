@@ -37,7 +37,10 @@ class ActivityBar:
 
 def stage_text(event: Progress) -> str:
     """Return what is being done, as shown on a bar."""
-    return event.stage if event.iteration is None else f"iteration {event.iteration}, {event.stage}"
+    stage = event.stage
+    if stage == "expectation" and event.done >= event.total:
+        stage = "maximization"
+    return stage if event.iteration is None else f"iteration {event.iteration}, {stage}"
 
 
 def time_text(seconds: float | None) -> str:

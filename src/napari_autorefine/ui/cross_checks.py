@@ -8,6 +8,7 @@ from typing import Any
 from napari_autorefine.ui.facts import Facts
 
 _SAME_A = 1e-3
+_DEFAULT_BOX = 128
 _PAIRS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "refine": (("reference", "particles", "the particles are"), ("mask", "particles", "the particles are")),
     "postprocess": (("mask", "half1", "the half-maps are"),),
@@ -34,6 +35,18 @@ def misfits(job: str, facts: Mapping[str, Facts | None], values: Mapping[str, An
             else:
                 remarks[name] += " Rebox the map, or tick 'Resize reference if needed?'."
     return remarks
+
+
+def hints(job: str, facts: Mapping[str, Facts | None], values: Mapping[str, Any]) -> dict[str, str]:
+    """Return what numbers in the form come to, by parameter name: pixel size and Nyquist limit of new particles."""
+    if job != "extract":
+        return {}
+    known = facts.get("micrographs")
+    box, scale = values.get("box_size_px", _DEFAULT_BOX), values.get("scale_size_px")
+    if known is None or not known.pixel_A or not isinstance(box, int):
+        return {"scale_size_px": ""}
+    pixel_A = known.pixel_A * box / (scale or box)
+    return {"scale_size_px": f"Particles of {pixel_A:.5g} Å/px, at best {2 * pixel_A:.3g} Å (Nyquist)"}
 
 
 def _misfit(mine: Facts, theirs: Facts, phrase: str) -> str:

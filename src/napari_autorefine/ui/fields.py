@@ -45,11 +45,13 @@ class Field:
         self.widget: ValueWidget[Any] = self.make_widget()
         self.row = QWidget()
         self._message = small_label(RED)
+        self._hint = small_label(GREY)
         self._outside = ""
         layout = QVBoxLayout(self.row)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(2)
         self.lay_out(layout)
+        layout.addWidget(self._hint)
         layout.addWidget(self._message)
         self.row.setToolTip(self.tooltip)
         self.widget.changed.connect(self._on_change)
@@ -105,6 +107,10 @@ class Field:
         """Show what others found wrong with the value; nothing takes it back."""
         self._outside = text
         self.show_problem()
+
+    def hint(self, text: str) -> None:
+        """Show what the value comes to."""
+        say(self._hint, text)
 
     def show_problem(self) -> None:
         """Show what is wrong beside the field."""

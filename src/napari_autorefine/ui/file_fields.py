@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +77,7 @@ class FileField(Field):
         self._timer.setInterval(_DELAY_MS)
         self._timer.timeout.connect(self._ask)
         project.changed.connect(self._on_project)
-        self.row.destroyed.connect(lambda: project.changed.disconnect(self._on_project, missing_ok=True))
+        self.row.destroyed.connect(self._let_go)
 
     def make_widget(self) -> ValueWidget[Any]:
         """Return a line to type in that takes dropped files."""
@@ -137,7 +138,14 @@ class FileField(Field):
     def take_layer(self, layer: Layer) -> None:
         """Put the file of a layer into the field, or the layer itself when it has none."""
         path = layer_path(layer)
-        self.set_value(LAYER + layer.name if path is None else self._project.relative(path))
+        self.set_value(LAYER + layer.name if path is None else self._as_shown(self._project.relative(path)))
+
+    def take_file(self, path: str) -> None:
+        """Put a file into the field, relative to the project when it is inside."""
+        self.set_value(self._as_shown(self._project.relative(path)))
+
+    def _as_shown(self, path: str) -> Any:
+        return (path,) if self.record.is_sequence else path
 
     def browse(self) -> None:
         """Let the user choose in a dialog."""
@@ -145,6 +153,11 @@ class FileField(Field):
         title = self.label.rstrip("?")
         if self.record.param.file_kind == "folder":
             path = QFileDialog.getExistingDirectory(self.row, title, start)
+        elif self.record.is_sequence:
+            paths, _ = QFileDialog.getOpenFileNames(self.row, title, start, f"{_FILTERS[self.kind]};;All files (*)")
+            if paths:
+                self.set_value([self._project.relative(one) for one in paths])
+            return
         elif self.is_input:
             path, _ = QFileDialog.getOpenFileName(self.row, title, start, f"{_FILTERS[self.kind]};;All files (*)")
         else:
@@ -152,27 +165,37 @@ class FileField(Field):
                 self.row, title, start, options=QFileDialog.Option.DontConfirmOverwrite
             )
         if path:
-            self.set_value(self._project.relative(path))
+            self.take_file(path)
 
     @property
     def text(self) -> str:
         """What stands in the field."""
         return str(self.widget.value).strip()
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The paths of a field for several; names with blanks stand in quotation marks."""
+        try:
+            return tuple(shlex.split(self.text))
+        except ValueError as error:
+            raise BadValue("A quotation mark is missing.") from error
+
     def read(self) -> Any:
         """Return the path, None when it is optional and empty."""
         text = self.text
-        if self.record.is_sequence:
-            return tuple(text.split())
-        if not text:
-            return None if self.record.is_optional else ""
         if self.is_input and self.facts is not None and self.facts.is_problem:
             raise BadValue(self.facts.text)
+        if self.record.is_sequence:
+            return (text,) if text.startswith(LAYER) else self.paths
+        if not text:
+            return None if self.record.is_optional else ""
         return text
 
     def show_value(self, value: Any) -> None:
         """Show a path; none as nothing."""
         with self.widget.changed.blocked():
+            if self.record.is_sequence and value is not None and not str(value).startswith(LAYER):
+                value = shlex.join(map(str, (value,) if isinstance(value, str) else value))
             self.widget.value = as_text(value)
         self.widget.native.setCursorPosition(0)
 
@@ -181,11 +204,15 @@ class FileField(Field):
         self.remark = text
         self._show_facts()
 
-    def resolved(self) -> str | None:
+    def resolved(self) -> Any:
         """Return the path to hand to a job; a layer without a file is written to one in the project first."""
         value = self.read()
-        if not isinstance(value, str) or not value.startswith(LAYER):
-            return value
+        if isinstance(value, tuple) and self.text.startswith(LAYER):
+            return (self._file_of_layer(self.text),)
+        return self._file_of_layer(value) if isinstance(value, str) and value.startswith(LAYER) else value
+
+    def _file_of_layer(self, value: str) -> str:
+        """Write the data of a layer into the project, and return the file."""
         layer = self._layer(value)
         if layer is None:
             raise BadValue(f"The layer {value.removeprefix(LAYER)} is not open any more.")
@@ -210,15 +237,24 @@ class FileField(Field):
         if self.text:
             self._on_change()
 
+    def _let_go(self, *_: object) -> None:
+        """Drop answers that are still on their way when the form is gone."""
+        self._asked = -1
+        self._project.changed.disconnect(self._on_project, missing_ok=True)
+
     def _ask(self) -> None:
         """Look at the file in a thread; an answer to an earlier question is dropped."""
         text, number = self.text, self._asked
-        if not text or self.record.is_sequence:
+        if not text:
             return
         if text.startswith(LAYER):
             self._answer(number, self._facts_of_layer(text))
             return
-        path = self._project.absolute(text)
+        try:
+            first = self.paths[0] if self.record.is_sequence else text
+        except BadValue:
+            return
+        path = self._project.absolute(first)
         worker = create_worker(file_facts, path, _KINDS.get(self.kind), _start_thread=False)
         worker.returned.connect(lambda facts: self._answer(number, facts))
         worker.errored.connect(lambda _: self._answer(number, Facts(text="")))
@@ -282,7 +318,7 @@ class _DropTarget(QObject):
             urls = [] if data is None else data.urls()
             if urls and urls[0].isLocalFile():
                 if event.type() == QEvent.Type.Drop:
-                    self._field.set_value(self._field._project.relative(urls[0].toLocalFile()))
+                    self._field.take_file(urls[0].toLocalFile())
                 event.acceptProposedAction()
                 return True
         return super().eventFilter(watched, event)

@@ -14,7 +14,7 @@ from napari_autorefine.errors import InputError
 from napari_autorefine.jobs import JOBS
 from napari_autorefine.jobs.saved_params import SavedParameters, load_parameters
 from napari_autorefine.params import FieldRecord, command_line, describe, make_params
-from napari_autorefine.ui.cross_checks import misfits
+from napari_autorefine.ui.cross_checks import hints, misfits
 from napari_autorefine.ui.fields import GREY, BadValue, CheckField, ChoiceField, Field, TextField, say, small_label
 from napari_autorefine.ui.file_fields import FileField
 from napari_autorefine.ui.flow_tabs import FlowTabs
@@ -73,10 +73,10 @@ class JobForm(QWidget):
         layout.setContentsMargins(0, 4, 0, 4)
         layout.setSpacing(8)
         mine = [record for record in self._records if record.param.group == group]
-        for record in mine:
-            if not record.param.is_advanced:
-                layout.addWidget(self.fields[record.name].row)
-        advanced = [record for record in mine if record.param.is_advanced]
+        plain = [record for record in mine if not record.param.is_advanced] or mine
+        for record in plain:
+            layout.addWidget(self.fields[record.name].row)
+        advanced = [record for record in mine if record not in plain]
         if advanced:
             layout.addWidget(self._fold(advanced))
         if (self.job, group) in NOTES:
@@ -204,9 +204,12 @@ class JobForm(QWidget):
 
     def _after_change(self) -> None:
         files = {name: field for name, field in self.fields.items() if isinstance(field, FileField)}
-        remarks = misfits(self.job, {name: field.facts for name, field in files.items()}, self.values())
+        facts, values = {name: field.facts for name, field in files.items()}, self.values()
+        remarks = misfits(self.job, facts, values)
         for name, text in remarks.items():
             files[name].warn(text)
+        for name, text in hints(self.job, facts, values).items():
+            self.fields[name].hint(text)
         for index, group in enumerate(self._groups):
             mine = (field for field in self.fields.values() if field.record.param.group == group)
             self.tabs.mark(index, is_wrong=any(field.problem for field in mine))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,7 @@ class JobDock(QWidget):
         self.project = project
         self.form = JobForm(job, project, None if viewer is None else viewer.layers)
         self.panel = JobPanel()
+        self._activity: ActivityBar | None = None
         self._lay_out()
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
@@ -79,7 +81,7 @@ class JobDock(QWidget):
         self.panel.open_clicked.connect(self._open)
         self.panel.step_clicked.connect(self._on_step)
         project.changed.connect(self._on_project)
-        self.destroyed.connect(lambda: project.changed.disconnect(self._on_project, missing_ok=True))
+        self.destroyed.connect(partial(_let_go, self.panel, project, self._on_project))
         self.recall()
         self._on_change()
 
@@ -153,9 +155,8 @@ class JobDock(QWidget):
             return
         self.panel.follow(session)
         if not session.is_over:
-            bar = ActivityBar(session, self.title)
+            self._activity = ActivityBar(session, self.title)
             session.finished.connect(self._on_finished)
-            self.destroyed.connect(bar.close)
             _guard_window(self)
         self.session_changed.emit(session)
 
@@ -283,6 +284,12 @@ class JobDock(QWidget):
             path = QFileDialog.getExistingDirectory(self, "Folder of the job", str(self.project.folder))
             if path:
                 self.attach(path)
+
+
+def _let_go(panel: JobPanel, project: Project, on_project: Any, *_: object) -> None:
+    """Leave nothing connected to a dock that is gone; its job goes on."""
+    panel.leave()
+    project.changed.disconnect(on_project, missing_ok=True)
 
 
 def preferred(job: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_error
@@ -27,32 +27,64 @@ TITLES = {
 """Name of the dock of every job that has one, as in the manifest."""
 
 
-def make_dock(job: str, viewer: Viewer) -> JobDock:
-    """Return the dock of a job."""
-    dock = JobDock(job, TITLES[job], viewer)
-    dock.step_wanted.connect(lambda step: take_step(viewer, dock, step))
-    return dock
+class _ManifestDock(JobDock):
+    """Dock of the job that a subclass names, as napari makes it."""
+
+    job_name = ""
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        super().__init__(self.job_name, TITLES[self.job_name], napari_viewer)
+        self.step_wanted.connect(self._take_step)
+
+    def _take_step(self, step: NextStep) -> None:
+        """Open the form of the next job with the outputs of this one."""
+        if step.job != self.job and self.viewer is not None:
+            open_dock(self.viewer, step.job, step.values)
 
 
-def _factory(job: str) -> Callable[[Any], JobDock]:
-    def factory(napari_viewer: Viewer) -> JobDock:
-        return make_dock(job, napari_viewer)
+class RefineDock(_ManifestDock):
+    """Auto-refinement."""
 
-    factory.__name__ = f"{job}_dock"
-    factory.__doc__ = f"Return the dock {TITLES[job]!r}."
-    return factory
+    job_name = "refine"
 
 
-refine_dock = _factory("refine")
-extract_dock = _factory("extract")
-rebox_dock = _factory("rebox")
-recenter_dock = _factory("recenter")
-reconstruct_dock = _factory("reconstruct")
-mask_dock = _factory("mask")
-postprocess_dock = _factory("postprocess")
+class ExtractDock(_ManifestDock):
+    """Extraction of particles."""
+
+    job_name = "extract"
 
 
-def open_dock(viewer: Viewer, job: str, values: Mapping[str, Any] | None = None) -> JobDock | None:
+class ReboxDock(_ManifestDock):
+    """Pixel size and box of maps."""
+
+    job_name = "rebox"
+
+
+class RecenterDock(_ManifestDock):
+    """Centre of particles."""
+
+    job_name = "recenter"
+
+
+class ReconstructDock(_ManifestDock):
+    """Map of particles with poses."""
+
+    job_name = "reconstruct"
+
+
+class MaskDock(_ManifestDock):
+    """Solvent mask."""
+
+    job_name = "mask"
+
+
+class PostprocessDock(_ManifestDock):
+    """Resolution and sharpening."""
+
+    job_name = "postprocess"
+
+
+def open_dock(viewer: Any, job: str, values: Mapping[str, Any] | None = None) -> JobDock | None:
     """Show the dock of a job, filled in with values; its other fields stay as they are.
 
     Parameters
@@ -76,12 +108,6 @@ def open_dock(viewer: Viewer, job: str, values: Mapping[str, Any] | None = None)
     if values:
         dock.fill(values)
     return dock
-
-
-def take_step(viewer: Viewer, dock: JobDock, step: NextStep) -> None:
-    """Open the form of the next job with the outputs of this one."""
-    if step.job != dock.job:
-        open_dock(viewer, step.job, step.values)
 
 
 def open_tutorial(viewer: Viewer, files: Any) -> None:

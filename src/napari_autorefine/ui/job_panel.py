@@ -9,7 +9,6 @@ from psygnal import Signal
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QHBoxLayout,
-    QLabel,
     QMessageBox,
     QPlainTextEdit,
     QProgressBar,
@@ -22,7 +21,7 @@ from superqt import QFlowLayout
 from napari_autorefine.events import Progress
 from napari_autorefine.jobs.job_events import IterationWritten, JobEnded, TimedEvent
 from napari_autorefine.ui.activity import stage_text, time_text
-from napari_autorefine.ui.fields import BLUE, ORANGE, RED
+from napari_autorefine.ui.fields import BLUE, GREY, ORANGE, RED, plain_label, say, small_label
 from napari_autorefine.ui.fold import Fold
 from napari_autorefine.ui.log_view import LogView
 from napari_autorefine.ui.next_steps import NextStep, next_steps, openable
@@ -60,8 +59,8 @@ class JobPanel(QWidget):
         self.bar = QProgressBar()
         self.bar.setRange(0, _STEPS)
         self.bar.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        self.status = QLabel()
-        self.status.setWordWrap(True)
+        self.reason = small_label(GREY)
+        self.status = plain_label("")
         self.status.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.details_button = QPushButton("Details…")
         self.results = QWidget()
@@ -86,6 +85,7 @@ class JobPanel(QWidget):
         layout.setContentsMargins(0, 4, 0, 0)
         layout.setSpacing(5)
         layout.addWidget(self._command_fold())
+        layout.addWidget(self.reason)
         layout.addLayout(buttons)
         layout.addWidget(self.bar)
         layout.addWidget(self.status)
@@ -110,6 +110,7 @@ class JobPanel(QWidget):
     def set_problem(self, problem: str) -> None:
         """Say why the job cannot be run, or nothing."""
         self._problem = problem
+        say(self.reason, "" if self.is_busy else problem)
         self._show_state()
 
     def follow(self, session: JobSession) -> None:
@@ -150,7 +151,7 @@ class JobPanel(QWidget):
 
     def tell(self, text: str, color: str = "") -> None:
         """Show a sentence in the status line."""
-        self.status.setStyleSheet(f"QLabel {{ color: {color}; }}" if color else "")
+        self.status.setStyleSheet(f"QLabel {{ padding: 0px; {f'color: {color};' if color else ''} }}")
         self.status.setText(text)
         self.status.setVisible(bool(text))
 

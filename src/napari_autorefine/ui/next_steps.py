@@ -13,7 +13,8 @@ _OPENABLE = {
     "half2": "half-map 2",
     "mask": "mask",
     "particles": "particles",
-    "masked": "masked map",
+    "masked_map": "masked map",
+    "montage": "montage",
 }
 _STEPS: dict[str, tuple[tuple[str, str, dict[str, str]], ...]] = {
     "extract": (("refine", "Auto-refine", {"particles": "particles"}),),
@@ -26,8 +27,8 @@ _STEPS: dict[str, tuple[tuple[str, str, dict[str, str]], ...]] = {
         ("refine", "Refine further", {"particles": "particles", "map": "reference"}),
     ),
     "mask": (
-        ("postprocess", "Post-process", {"mask": "mask", "map": "mask"}),
-        ("refine", "Auto-refine", {"mask": "mask", "map": "mask"}),
+        ("postprocess", "Post-process", {"mask": "mask"}),
+        ("refine", "Auto-refine", {"mask": "mask"}),
     ),
     "recenter": (
         ("reconstruct", "Reconstruct", {"particles": "particles"}),

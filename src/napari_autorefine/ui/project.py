@@ -19,7 +19,7 @@ _MOST_PROJECTS = 50
 _OUTPUTS = {
     "refine": "Refine3D/{job}/run",
     "extract": "Extract/{job}/",
-    "rebox": "ReboxRescale/{job}/map.mrc",
+    "rebox": "ReboxRescale/{job}/",
     "recenter": "Recenter/{job}/particles.star",
     "reconstruct": "Reconstruct/{job}/map.mrc",
     "mask": "MaskCreate/{job}/mask.mrc",
