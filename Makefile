@@ -41,13 +41,18 @@ dev: $(VENV)/.installed-dev
 demo: env
 	MPLBACKEND=Agg $(BIN)/autorefine demo --o $(DEMO_OUTPUT) --overwrite
 
+# Tests with a window run under Xvfb where it is installed, else they are skipped with what to install. A Qt that lacks
+# libraries of the system would stop pytest before the first test, so its plugin stays out then.
+XVFB = $(if $(shell command -v xvfb-run),xvfb-run -a -s "-screen 0 1280x1024x24")
+NO_QT = $(shell $(BIN)/python -c 'import PyQt6.QtWidgets' 2>/dev/null || echo "-p no:pytest-qt")
+
 test: dev
-	MPLBACKEND=Agg $(BIN)/python -m pytest -n 2 $(ARGS)
+	MPLBACKEND=Agg $(XVFB) $(BIN)/python -m pytest $(NO_QT) -n 2 $(ARGS)
 
 CUDA ?= cuda12
 test-gpu: dev
 	$(PIP) install -q --only-binary=:all: --editable .[$(CUDA)]
-	MPLBACKEND=Agg $(BIN)/python -m pytest -m gpu $(ARGS)
+	MPLBACKEND=Agg $(BIN)/python -m pytest $(NO_QT) -m gpu $(ARGS)
 
 lint: dev
 	$(BIN)/ruff check .

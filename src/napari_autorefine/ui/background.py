@@ -19,13 +19,7 @@ if TYPE_CHECKING:
 
     from napari_autorefine.ui.layers_of_maps import LayerData
 
-_LARGE_BYTES = 8_000_000
 _MANY_POINTS = 50_000
-
-
-def is_large(path: Path) -> bool:
-    """Tell whether reading a STAR file takes more than a blink."""
-    return path.name.lower().endswith(".star") and path.is_file() and path.stat().st_size > _LARGE_BYTES
 
 
 def read_in_background(read: Callable[[Path], list[LayerData]], path: Path, viewer: napari.viewer.Viewer) -> Any:

@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import numpy as np
 from napari.utils import Colormap
-from vispy import gloo
 
 from napari_autorefine.jobs.render import contour_level
 
@@ -118,7 +117,10 @@ def display_threshold(values: np.ndarray) -> float:
     """Return the level of the surface that is shown first: Otsu's, but three deviations above the solvent at least."""
     middle = float(np.median(values))
     sigma = 1.4826 * float(np.median(np.abs(values - middle)))
-    return min(max(contour_level(values), middle + 3.0 * sigma), float(np.percentile(values, 99.9)))
+    highest = float(np.percentile(values, 99.9))
+    if not highest > middle:  # nothing but a few voxels
+        return 0.5 * (middle + float(values.max()))
+    return min(max(contour_level(np.minimum(values, highest)), middle + 3.0 * sigma), highest)
 
 
 def colormap(role: Role) -> Colormap:
@@ -152,6 +154,8 @@ def map_style(role: Role, measured: Statistics) -> dict[str, Any]:
 @lru_cache(maxsize=1)
 def _renderer() -> str:
     """Return the name of what draws; raises while there is no canvas."""
+    from vispy import gloo
+
     name = gloo.gl.glGetParameter(gloo.gl.GL_RENDERER)
     if not name:
         raise RuntimeError("no canvas yet")

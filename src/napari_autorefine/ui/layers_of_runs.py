@@ -91,7 +91,7 @@ def optimiser_layers(path: Path) -> list[LayerData]:
     files = run_files(prefix, iteration)
     if not files.has_maps:
         raise InputError(f"{path.parent} holds no maps of the run {prefix.name}; copy them beside {path.name}.")
-    layers = _mask_layers(path) + _run_layers(files)
+    layers = _run_layers(files) + _mask_layers(path)
     return [_with_run(layer, prefix, iteration, path) for layer in layers]
 
 
@@ -139,10 +139,10 @@ def postprocess_layers(star: StarFile, path: Path) -> list[LayerData]:
     general: ListTable = star.pairs("general") or {}
     beside = path.with_name("postprocess.mrc")
     wanted: list[tuple[Path | None, Role]] = [
-        (_found(path, general, "rlnMaskName"), "mask"),
         (beside if beside.is_file() else _found(path, general, "rlnPostprocessedMap"), "joined"),
         (_found(path, general, "rlnUnfilteredMapHalf1"), "half1"),
         (_found(path, general, "rlnUnfilteredMapHalf2"), "half2"),
+        (_found(path, general, "rlnMaskName"), "mask"),
     ]
     layers = [map_layer(file, role=role) for file, role in wanted if file is not None]
     if not layers:

@@ -73,18 +73,19 @@ def tomo_coordinate_layers(rows: StarRows, tomograms: StarRows | None = None) ->
 
 
 def _points(rows: StarRows, xyz_A: np.ndarray, codes: np.ndarray, names: Sequence[str]) -> LayerData:
+    """Return points ([tomogram,] z, y, x) in diameters of a particle: a slice shows what lies within half a unit."""
     n_series = int(len(names) > 1)
-    data = np.column_stack([codes, xyz_A[:, ::-1]]) if n_series else np.ascontiguousarray(xyz_A[:, ::-1])
     box, size_A = rows.optics_number("rlnImageSize"), rows.optics_number("rlnImagePixelSize")
-    metadata = {"path": str(rows.path), "kind": "coordinates_3d", "voxel_size_A": 1.0, "names": tuple(names)}
-    style = points_style(0.7 * box * size_A if box and size_A else _DEFAULT_DIAMETER_A)
+    diameter_A = 0.7 * box * size_A if box and size_A else _DEFAULT_DIAMETER_A
+    zyx = xyz_A[:, ::-1] / diameter_A
+    data = np.column_stack([codes, zyx]) if n_series else np.ascontiguousarray(zyx)
+    metadata = {"path": str(rows.path), "kind": "coordinates_3d", "voxel_size_A": diameter_A, "names": tuple(names)}
     arguments = {
         "name": f"{star_name(rows.path)} coordinates",
-        "scale": (1.0,) * data.shape[1],
-        "units": (NO_UNIT,) * n_series + (UNIT,) * 3,
-        "axis_labels": (*(("tomogram",) * n_series), "z", "y", "x"),
-        **style,
-        "out_of_slice_display": True,
+        "scale": (*(1.0,) * n_series, *(diameter_A,) * 3),
+        "units": (*(NO_UNIT,) * n_series, *(UNIT,) * 3),
+        "axis_labels": (*("tomogram",) * n_series, "z", "y", "x"),
+        **points_style(1.0),
         "features": rows.table,
         "metadata": {"autorefine": {**metadata, "optics": rows.optics}},
     }

@@ -101,6 +101,5 @@ def _style(length: float) -> dict[str, Any]:
         "edge_color": ARROW_COLOR,
         "edge_width": 0.06 * length,
         "vector_style": "arrow",
-        "out_of_slice_display": True,
         "metadata": {"autorefine": {"kind": "orientations"}},
     }

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _COMPRESSIONS = ("", ".gz", ".bz2")
 _MRC = (".mrc", ".mrcs", ".map", ".ccp4", ".rec", ".st")
 _MOST_MAPS = 12
+_LARGE_BYTES = 8_000_000
 
 
 def get_reader(path: str | Sequence[str]) -> Callable[[Any], list[Any]] | None:
@@ -45,11 +46,15 @@ def _is_ours(folder: Path) -> bool:
     return any(path.name.endswith((".star", *_MRC)) for path in folder.iterdir())
 
 
+def _is_large(path: Path) -> bool:
+    """Tell whether reading a STAR file takes more than a blink."""
+    return path.name.lower().endswith(".star") and path.is_file() and path.stat().st_size > _LARGE_BYTES
+
+
 def read_paths(path: str | Sequence[str]) -> list[Any]:
     """Read one path or several for napari: errors become notifications, large STAR files come later."""
     from napari import current_viewer
 
-    from napari_autorefine.ui.background import is_large, read_in_background
     from napari_autorefine.ui.notices import NO_LAYERS, told_not_raised
     from napari_autorefine.ui.world import prepare_viewer
 
@@ -60,7 +65,9 @@ def read_paths(path: str | Sequence[str]) -> list[Any]:
         reader = _reader_of(Path(one))
         if reader is None:
             continue
-        if viewer is not None and is_large(Path(one)):
+        if viewer is not None and _is_large(Path(one)):
+            from napari_autorefine.ui.background import read_in_background
+
             read_in_background(reader, Path(one), viewer)
         else:
             layers += [layer for layer in told_not_raised(reader)(Path(one)) if layer[0] is not None]

@@ -73,7 +73,7 @@ def make_particles(folder: Path) -> tuple[Path, Path]:
             n_particle=_N_PARTICLE,
             box_size=BOX,
             pixel_size_A=VOXEL_SIZE_A,
-            micrographs=4,
+            groups=4,
             snr=0.15,
             overwrite=True,
         )
