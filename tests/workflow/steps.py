@@ -28,6 +28,7 @@ PROGRAMS = {
     "extract": "relion_preprocess",
     "rebox": "relion_image_handler",
     "refine": "relion_refine",
+    "auto-refine": "mpirun --allow-run-as-root --oversubscribe -n 3 relion_refine_mpi",
     "recenter": "relion_star_handler",
     "reconstruct": "relion_reconstruct",
     "mask": "relion_mask_create",
@@ -53,6 +54,7 @@ class Sizes:
         return self.pixel_size_A * self.box / self.scaled
 
 
+TINY = Sizes(n_particle=120, micrographs=2, pixel_size_A=4.0, box=56, scaled=44, snr=0.6)
 SMALL = Sizes(n_particle=240, micrographs=4, pixel_size_A=3.0, box=80, scaled=60, snr=0.3)
 THOUSAND = Sizes(n_particle=1000, micrographs=10, pixel_size_A=2.0, box=120, scaled=96, snr=0.1)
 
@@ -104,7 +106,7 @@ class Site:
         return text.getvalue()
 
     def _theirs(self, job: str, words: list[str]) -> str:
-        command = [PROGRAMS[job], *words]
+        command = [*PROGRAMS[job].split(), *words]
         done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
         return done.stdout + done.stderr
@@ -140,27 +142,30 @@ class Site:
         self.run(side, "rebox", output, [*words.split(), "--force_header_angpix", pixel])
         return output
 
-    def refine(self, particles: str, reference: str, tag: str) -> str:
-        """Refine with ours to convergence; returns the prefix of its files."""
+    def refine(self, particles: str, reference: str, tag: str, side: str = OURS) -> str:
+        """Refine to convergence, by RELION with two workers; returns the prefix of its files."""
         prefix = f"refine_{tag}/run"
         words = (
             f"--i {particles} --ref {reference} --o {prefix} --auto_refine --split_random_halves --firstiter_cc"
             f" --ini_high 30 --sym {SYMMETRY} --ctf --particle_diameter {DIAMETER_A:g} --zero_mask --flatten_solvent"
             " --norm --scale --oversampling 1 --healpix_order 2 --auto_local_healpix_order 4 --offset_range 5"
-            " --offset_step 2 --low_resol_join_halves 40 --pad 2 --pool 3 --random_seed 1 --cpu"
-            f" --j {self.sizes.threads}"
-        )
-        self.run(OURS, "refine", f"{prefix}_class001.mrc", words.split())
+            " --offset_step 2 --low_resol_join_halves 40 --pad 2 --pool 3 --random_seed 1"
+        ).split()
+        if side == OURS:
+            self.run(OURS, "refine", f"{prefix}_class001.mrc", [*words, "--cpu", "--j", str(self.sizes.threads)])
+        else:
+            more = ["--skip_gridding", "--dont_combine_weights_via_disc"]
+            self.run(THEIRS, "auto-refine", f"{prefix}_class001.mrc", [*words, *more])
         return prefix
 
     def classify(self, particles: str, reference: str, tag: str, *more: str) -> str:
         """Let relion_refine make one iteration of one class; returns the prefix of that iteration."""
         prefix = f"refine_{tag}/run"
         words = (
-            f"--i {particles} --ref {reference} --o {prefix} --iter 1 --K 1 --ctf --firstiter_cc --ini_high 30 --sym {SYMMETRY}"
-            f" --particle_diameter {DIAMETER_A:g} --zero_mask --flatten_solvent --norm --scale --oversampling 1"
-            " --healpix_order 2 --offset_range 3 --offset_step 2 --pad 1 --tau2_fudge 4 --pool 10 --random_seed 1"
-            f" --dont_combine_weights_via_disc --j {self.sizes.threads}"
+            f"--i {particles} --ref {reference} --o {prefix} --iter 1 --K 1 --ctf --firstiter_cc --ini_high 30"
+            f" --sym {SYMMETRY} --particle_diameter {DIAMETER_A:g} --zero_mask --flatten_solvent --norm --scale"
+            " --oversampling 1 --healpix_order 2 --offset_range 3 --offset_step 2 --pad 1 --tau2_fudge 4 --pool 10"
+            f" --random_seed 1 --dont_combine_weights_via_disc --j {self.sizes.threads}"
         )
         self.run(THEIRS, "refine", f"{prefix}_it001_data.star", [*words.split(), *more])
         return f"{prefix}_it001"
@@ -234,6 +239,14 @@ class Site:
     def correlation(self, one: str, other: str) -> np.ndarray:
         """FSC of two maps."""
         return fsc(*(read_volume(self.folder / path).data for path in (one, other)))
+
+    def agreement(self, one: str, other: str) -> float:
+        """Return the lowest FSC of two maps up to 0.9 of the Nyquist frequency.
+
+        Two builds of one program differ beyond: samples on the outermost sphere are kept or lost by rounding.
+        """
+        curve = self.correlation(one, other)
+        return float(curve[: int(0.9 * (len(curve) - 1)) + 1].min())
 
     def errors(self, particles: str) -> PoseErrors:
         """Errors of poses against the truth."""

@@ -74,7 +74,8 @@ def test_refined_particles_are_recentered_and_reconstructed(
     other = site.recenter(THEIRS if side == OURS else OURS, particles, source)
     assert site.column_difference(centered, other) < 2e-5
     maps = [site.reconstruct(program, centered, f"{source}_{side}") for program in (OURS, THEIRS)]
-    assert site.map_difference(*maps) < 5e-3
+    assert site.agreement(*maps) > 0.999
+    assert site.map_difference(*maps) < 0.1
     unmoved = site.reconstruct(OURS, particles, f"{source}_unmoved")
     assert np.abs(site.shift_px(maps[0], unmoved) + MOVE_PX).max() < 0.3
 
@@ -112,4 +113,6 @@ def test_half_maps_are_post_processed_alike(site: Site, refined: str, halves_by:
 def test_half_sets_are_reconstructed_alike(site: Site, refined: str) -> None:
     ours, theirs = (site.halves(side, f"{refined}_data.star", "halves") for side in (OURS, THEIRS))
     for half in ("half1", "half2"):
-        assert site.map_difference(ours.replace("half1", half), theirs.replace("half1", half)) < 5e-3
+        pair = [path.replace("half1", half) for path in (ours, theirs)]
+        assert site.agreement(*pair) > 0.999
+        assert site.map_difference(*pair) < 0.1
