@@ -13,7 +13,6 @@ from napari_autorefine.io.mrc import read_volume
 from napari_autorefine.io.star import read_particles
 from napari_autorefine.model.resize import fourier_resize
 
-
 PIXEL = f"{TINY.scaled_A:.6g}"
 CENTER = " ".join(f"--center_{axis} {value}" for axis, value in zip("XYZ", MOVE_PX, strict=True))
 BACK = " ".join(f"--center_{axis} {-value}" for axis, value in zip("XYZ", MOVE_PX, strict=True))
