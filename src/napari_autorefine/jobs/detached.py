@@ -178,6 +178,9 @@ def _starting(folder: JobFolder) -> Iterator[None]:
     lock = folder.path.with_name(f"{folder.path.name}.lock")
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(folder.path, error) from error
+    try:
         with contextlib.suppress(FileNotFoundError):
             if time.time() - lock.stat().st_mtime > _STALE_LOCK_S:
                 lock.unlink()
@@ -205,6 +208,12 @@ def _leave_alone() -> None:
         child.returncode = 0  # or Popen warns of a child that nobody waited for
 
 
+def _search_path() -> str:
+    """Return PYTHONPATH for a process that starts in another folder; it finds this package wherever it was found."""
+    given = [os.path.abspath(place) for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
+    return os.pathsep.join([*given, str(Path(__file__).resolve().parents[2])])
+
+
 def _spawn(folder: JobFolder, workdir: Path) -> subprocess.Popen[bytes]:
     """Run this module in a session of its own, so that neither a closed window nor a closed terminal ends it."""
     options: dict[str, Any] = {"start_new_session": True}
@@ -212,7 +221,7 @@ def _spawn(folder: JobFolder, workdir: Path) -> subprocess.Popen[bytes]:
         flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
         options = {"creationflags": flags}
     command = [sys.executable, "-P", "-m", "napari_autorefine.jobs.detached_main", str(folder.path)]
-    environment = os.environ | {"MPLBACKEND": "Agg", "PYTHONUNBUFFERED": "1"}
+    environment = os.environ | {"MPLBACKEND": "Agg", "PYTHONUNBUFFERED": "1", "PYTHONPATH": _search_path()}
     with open(folder.log, "wb") as log:
         return subprocess.Popen(
             command,

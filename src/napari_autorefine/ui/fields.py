@@ -189,7 +189,7 @@ class TextField(Field):
         """Return a line to type in."""
         line = LineEdit()
         native: QLineEdit = line.native
-        if self.record.is_optional or self.record.is_sequence:
+        if self.record.is_optional or self.record.is_sequence or self.look.blank is not None:
             native.setPlaceholderText(self.look.empty or "auto")
         elif self.record.is_required or self.record.default == "":
             native.setPlaceholderText(self.look.empty)
@@ -208,6 +208,8 @@ class TextField(Field):
             return tuple(self._one(word) for word in words)
         if self.record.is_optional and text.lower() in {*_EMPTY_WORDS, self.look.empty.lower()}:
             return None
+        if self.look.blank is not None and text.lower() in {"", self.look.empty.lower()}:
+            return self.look.blank
         return self._one(text)
 
     def _one(self, text: str) -> Any:
@@ -238,7 +240,7 @@ class TextField(Field):
     def show_value(self, value: Any) -> None:
         """Show a value as text; none as nothing."""
         with self.widget.changed.blocked():
-            self.widget.value = as_text(value)
+            self.widget.value = "" if value is not None and value == self.look.blank else as_text(value)
 
 
 def check_text(name: str, text: str) -> str:

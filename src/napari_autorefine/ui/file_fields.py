@@ -46,7 +46,7 @@ _FILTERS = {
     "star": "STAR files (*.star)",
     "map": "Maps (*.mrc *.map *.ccp4 *.mrc.gz *.map.gz)",
     "mask": "Masks (*.mrc *.map *.ccp4 *.mrc.gz *.map.gz)",
-    "optimiser": "Optimiser files (*_optimiser.star)",
+    "table": "STAR files (*.star)",
     "any": "All files (*)",
 }
 

@@ -113,7 +113,8 @@ class JobForm(QWidget):
                 if resolve:
                     raise InputError(f"{field.label}: {error}") from error
                 continue
-            if value != field.record.default or field.record.is_required:
+            is_given = value not in ("", ()) if field.record.is_required else value != field.record.default
+            if is_given:
                 found[name] = value
         return found
 

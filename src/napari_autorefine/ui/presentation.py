@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from napari_autorefine.params import FieldRecord
 
-Kind = Literal["star", "map", "mask", "optimiser", "any"]
+Kind = Literal["star", "map", "mask", "table", "any"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +22,7 @@ class Look:
     check : a check box instead, and the values for off and on
     choices : a list to choose from, text to value
     empty : what an empty field means
+    blank : value that an empty field stands for, when it is not None
     twins : parameters that get the same value when this one is changed
     """
 
@@ -30,12 +31,14 @@ class Look:
     check: tuple[Any, Any] | None = None
     choices: Mapping[str, Any] = field(default_factory=dict)
     empty: str = ""
+    blank: Any = None
     twins: tuple[str, ...] = ()
 
 
 _DEGREES = ("30", "15", "7.5", "3.7", "1.8", "0.9", "0.5", "0.2", "0.1")
 _SAMPLING = {f"{degrees} degrees": order for order, degrees in enumerate(_DEGREES)}
 _PLAIN = Look()
+_ALL_CORES = Look(empty="all cores", blank=0)
 
 LOOKS: dict[tuple[str, str], Look] = {
     ("refine", "firstiter_cc"): Look(
@@ -83,6 +86,7 @@ LOOKS: dict[tuple[str, str], Look] = {
     ("mask", "molweight_kDa"): Look(empty="not used"),
     ("mask", "angpix"): Look(empty="header"),
     ("mask", "box_size"): Look(empty="none"),
+    ("mask", "outer_radius_px"): Look(empty="whole box", blank=99999.0),
     ("postprocess", "half2"): Look(empty="found by its name"),
     ("postprocess", "mask"): Look(empty="none"),
     ("postprocess", "mtf"): Look(empty="none"),
@@ -103,7 +107,10 @@ NOTES: dict[tuple[str, str], str] = {
 
 def look_of(job: str, record: FieldRecord) -> Look:
     """Return how a parameter is shown."""
-    return LOOKS.get((job, record.name), _PLAIN)
+    known = LOOKS.get((job, record.name))
+    if known is None and record.name == "threads" and record.default == 0:
+        return _ALL_CORES
+    return known or _PLAIN
 
 
 def label_of(job: str, record: FieldRecord) -> str:
@@ -125,9 +132,9 @@ def unit_of(record: FieldRecord) -> str:
 def kind_of_file(record: FieldRecord) -> Kind:
     """Guess what a path points at from what the parameter is called."""
     name = f"{record.name} {record.param.label}".lower()
-    if "continue" in name:
-        return "optimiser"
-    if re.search(r"mtf|star|particle|micrograph|coord|optimis|trajector|tomogram", name):
+    if re.search(r"mtf|continue|fsc", name):
+        return "table"
+    if re.search(r"star|particle|micrograph|coord|optimis|trajector|tomogram", name):
         return "star"
     if "mask" in name:
         return "mask"

@@ -153,7 +153,8 @@ class JobSession:
         """Learn from the state folder what no event tells: that the process is gone."""
         status = self.job.status()
         if not status.is_over:
-            self._set_state(status.state)
+            if status.state != "starting":
+                self._set_state(status.state)
             return
         events, self._position = self.job.events(self._position)
         for timed in events:
