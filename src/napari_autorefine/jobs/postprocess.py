@@ -74,9 +74,8 @@ def postprocess(params: PostprocessParams) -> Iterator[Event]:
     yield _step(3)
     outputs = output_files(params)
     write_outputs(inputs, plan.result, maps, outputs)
-    outputs["half1"], outputs["half2"] = inputs.halves[0].path, inputs.halves[1].path
     write_record(params.output, "postprocess", inputs.params, outputs)
-    yield Finished(text=f"Final resolution {plan.result.resolution_A:.2f} A.", outputs=output_files(params))
+    yield Finished(text=f"Final resolution {plan.result.resolution_A:.2f} A.", outputs=outputs)
 
 
 def _step(number: int) -> Progress:
