@@ -144,8 +144,8 @@ def map_style(role: Role, measured: Statistics) -> dict[str, Any]:
         "interpolation2d": "linear",
     }
     if role == "mask":
-        style |= {"contrast_limits": (0.0, 1.0), "iso_threshold": 0.5, "blending": "translucent", "opacity": 0.35}
-        style["rendering"] = "mip" if is_software_rendering() else "iso"
+        style |= {"contrast_limits": (0.0, 1.0), "iso_threshold": 0.5, "opacity": 0.35}
+        style |= {"blending": "translucent_no_depth", "rendering": "mip" if is_software_rendering() else "iso"}
     elif role in {"map", "joined"}:
         style["blending"] = "translucent"
     return style
