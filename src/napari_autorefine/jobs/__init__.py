@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,8 @@ from napari_autorefine.params import ForeignOption
 class Job:
     """One job. Module ``napari_autorefine.jobs.<name>`` is only imported when the job is used.
 
-    The module has a pydantic class ``params_class`` and a function ``<name>(params) -> Iterator[Event]``;
+    The module has a pydantic class ``params_class``, which may come from ``<name>_params`` beside it, and a function
+    ``<name>(params) -> Iterator[Event]``;
     ``positional`` is the parameter that is given without a flag on the command line.
     """
 
@@ -28,7 +30,9 @@ class Job:
 
     def params(self) -> type[BaseModel]:
         """Return the parameter class of the job."""
-        found: type[BaseModel] = getattr(self._module(), self.params_class)
+        name = f"{__name__}.{self.name}_params"
+        module = self._module() if importlib.util.find_spec(name) is None else importlib.import_module(name)
+        found: type[BaseModel] = getattr(module, self.params_class)
         return found
 
     def function(self) -> Callable[[Any], Iterator[Event]]:
