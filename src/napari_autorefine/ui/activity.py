@@ -1,38 +1,46 @@
-"""Running jobs in napari's activity dock."""
+"""What napari itself shows of a job: a bar in the activity dock, a notification at the end."""
 
 from __future__ import annotations
+
+from functools import partial
+from weakref import WeakSet
 
 from napari.utils import progress
 
 from napari_autorefine.events import Progress
+from napari_autorefine.jobs.job_events import JobEnded
+from napari_autorefine.ui.notices import show_error, show_info, show_warning
 from napari_autorefine.ui.sessions import JobSession
 
 _STEPS = 1000
 
 
-class ActivityBar:
-    """One bar for a job, from its beginning to its end."""
+_announced: WeakSet[JobSession] = WeakSet()
 
-    def __init__(self, session: JobSession, title: str) -> None:
-        self._session = session
-        self._title = title
-        self._bar: progress | None = progress(total=_STEPS, desc=title)
-        session.progressed.connect(self._show)
-        session.finished.connect(self.close)
 
-    def _show(self, event: Progress) -> None:
-        if self._bar is None or event.total <= 0:
-            return
-        self._bar.set_description(f"{self._title}: {stage_text(event)}")
-        step = round(_STEPS * min(event.done / event.total, 1.0)) - self._bar.n
-        if step:
-            self._bar.update(step)
+def announce(session: JobSession, title: str) -> None:
+    """Show a job in the activity dock until it ends, and tell how; once per job, whether its dock stays or not."""
+    if session in _announced or session.is_over:
+        return
+    _announced.add(session)
+    bar = progress(total=_STEPS, desc=title)
+    session.progressed.connect(partial(_move, bar, title))
+    session.finished.connect(partial(_end, bar, title))
 
-    def close(self, *_: object) -> None:
-        """Remove the bar."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+
+def _move(bar: progress, title: str, event: Progress) -> None:
+    if event.total <= 0:
+        return
+    bar.set_description(f"{title}: {stage_text(event)}")
+    step = round(_STEPS * min(event.done / event.total, 1.0)) - bar.n
+    if step:
+        bar.update(step)
+
+
+def _end(bar: progress, title: str, event: JobEnded) -> None:
+    bar.close()
+    tell = {"finished": show_info, "cancelled": show_warning}.get(event.state, show_error)
+    tell(f"{title}: {event.text}")
 
 
 def stage_text(event: Progress) -> str:

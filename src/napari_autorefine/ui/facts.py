@@ -13,7 +13,8 @@ from napari_autorefine.io.mrc import is_stack_name, read_header
 from napari_autorefine.io.tables import StarFile, read_star
 from napari_autorefine.jobs.record import Kind, output_of
 
-_LARGE = 60_000_000
+_LARGE = 20_000_000
+_HEAD = 65_536
 _PIXEL = ("rlnImagePixelSize", "rlnMicrographPixelSize", "rlnTomoTiltSeriesPixelSize")
 
 
@@ -70,7 +71,11 @@ def _star_facts(path: Path) -> Facts:
     if path.stat().st_size > _LARGE:
         with open(path, "rb") as file:
             n_line = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 22), b""))
-        return Facts(text=f"STAR file, about {n_line:,} lines".replace(",", " "))
+        optics = _optics_in_head(path)
+        pixel, box = _first(_PIXEL, optics), _first(("rlnImageSize",), optics)
+        size = (f", {box:.0f} px" if box else "") + (f", {pixel:.4g} Å/px" if pixel else "")
+        text = f"Large STAR file, about {n_line:,} rows".replace(",", " ") + size
+        return Facts(text=text, box_px=None if box is None else round(box), pixel_A=pixel)
     star = read_star(path)
     optics = star.loop("optics")
     for name in star.tables:
@@ -82,6 +87,23 @@ def _star_facts(path: Path) -> Facts:
         if "rlnMicrographName" in table:
             return _micrograph_facts(table, optics)
     return _other_facts(star)
+
+
+def _optics_in_head(path: Path) -> pd.DataFrame | None:
+    """Return the first row of the optics table from the beginning of a file that is too large to read for this."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        lines = file.read(_HEAD).splitlines()
+    labels: list[str] = []
+    is_optics = False
+    for line in lines:
+        words = line.split()
+        if line.startswith("data_"):
+            is_optics = line.strip() == "data_optics"
+        elif is_optics and line.startswith("_rln"):
+            labels.append(words[0][1:])
+        elif is_optics and labels and len(words) == len(labels):
+            return pd.DataFrame([words], columns=labels)
+    return None
 
 
 def _particle_facts(table: pd.DataFrame, optics: pd.DataFrame | None) -> Facts:

@@ -27,7 +27,7 @@ from qtpy.QtWidgets import (
 from napari_autorefine.errors import InputError
 from napari_autorefine.jobs import JOBS
 from napari_autorefine.jobs.job_events import JobEnded
-from napari_autorefine.ui.activity import ActivityBar
+from napari_autorefine.ui.activity import announce
 from napari_autorefine.ui.fields import ORANGE, RED, plain_label, small_button
 from napari_autorefine.ui.forms import JobForm
 from napari_autorefine.ui.job_panel import JobPanel
@@ -69,7 +69,7 @@ class JobDock(QWidget):
         self.project = project
         self.form = JobForm(job, project, None if viewer is None else viewer.layers)
         self.panel = JobPanel()
-        self._activity: ActivityBar | None = None
+        self._is_new = True
         self._lay_out()
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
@@ -155,7 +155,7 @@ class JobDock(QWidget):
             return
         self.panel.follow(session)
         if not session.is_over:
-            self._activity = ActivityBar(session, self.title)
+            announce(session, self.title)
             session.finished.connect(self._on_finished)
             _guard_window(self)
         self.session_changed.emit(session)
@@ -197,12 +197,16 @@ class JobDock(QWidget):
         self.follow(session)
 
     def look_for_running(self) -> None:
-        """Attach to a job that is running with the output of the form."""
+        """Attach to the job that is running with the output of the form, or to one that was left running."""
         field = self.form.fields.get("output")
         if field is None or self.panel.is_busy:
             return
         output = str(getattr(field, "text", ""))
         session = sessions.find(self.project.absolute(output)) if output else None
+        if session is None and self._is_new:
+            left = [job for job in sessions.running_in(self.project.folder) if job.info.job == self.job]
+            session = sessions.attach(left[0].folder.path) if left else None
+        self._is_new = False
         if session is not None and session.name == self.job:
             self.follow(session)
             self.panel.tell("This job was running already.")
@@ -214,16 +218,11 @@ class JobDock(QWidget):
         self._timer.start()
 
     def _on_finished(self, event: JobEnded) -> None:
-        text = f"{self.title}: {event.text}"
+        """Make the form ready for the next job."""
         if event.state == "finished":
-            show_info(text)
-        elif event.state == "cancelled":
-            show_warning(text)
-        else:
-            show_error(text)
-        with suppress(RuntimeError):  # the dock may be gone by now
-            if event.state == "finished" and "output" in self.form.fields:
-                self.form.fields["output"].set_value(self.project.next_output(self.job))
+            with suppress(RuntimeError):  # the dock may be gone by now
+                values = {"output": self.project.next_output(self.job), "continue_from": None}
+                self.form.set_values(values)
 
     def _on_step(self, step: NextStep) -> None:
         self.step_wanted.emit(step)
@@ -249,7 +248,11 @@ class JobDock(QWidget):
 
     def _on_project(self, folder: str) -> None:
         self.project_line.value = folder
-        self.recall()
+        self._is_new = True
+        if self.project.recall(self.job):
+            self.recall()
+        elif "output" in self.form.fields:
+            self.form.set_values({"output": self.project.next_output(self.job)})
 
     def _move_project(self) -> None:
         try:

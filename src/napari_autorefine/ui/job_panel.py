@@ -237,7 +237,7 @@ class JobPanel(QWidget):
             self._add_result(f"→ {step.text}", _filled_in(step.values), partial(self.step_clicked.emit, step))
         optimiser = session.iterations[-1].files.get("optimiser") if session.iterations else None
         if session.state != "finished" and session.name == "refine" and optimiser:
-            step = NextStep(job="refine", text="Continue this run", values={"continue_from": optimiser})
+            step = NextStep(job="refine", text="Continue this run", values={"continue_from": optimiser, "output": ""})
             self._add_result(step.text, optimiser, partial(self.step_clicked.emit, step))
 
     def _add_result(self, text: str, tooltip: str, action: Callable[[], object]) -> None:
