@@ -33,7 +33,7 @@ def coded(texts: Sequence[str]) -> tuple[list[str], np.ndarray]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ImagePlaces(Sequence[tuple[Path, int]]):
+class ImagePlaces:
     """Where n images are: file and 0-based section; section -1 stands for a whole file.
 
     ``files`` are distinct paths, ``file`` (n,) and ``section`` (n,) say which image is where.
@@ -46,7 +46,7 @@ class ImagePlaces(Sequence[tuple[Path, int]]):
     def __len__(self) -> int:
         return len(self.file)
 
-    def __getitem__(self, row: int) -> tuple[Path, int]:  # type: ignore[override]
+    def __getitem__(self, row: int) -> tuple[Path, int]:
         return self.files[self.file[row]], int(self.section[row])
 
     @property

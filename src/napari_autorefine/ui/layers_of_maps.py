@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -135,8 +134,16 @@ def stack_layer(path: Path, header: MrcHeader, label: str = "particle") -> Layer
     )
 
 
+class Places(Protocol):
+    """Where images are: file and 0-based section of each."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, row: int, /) -> tuple[Path, int]: ...
+
+
 def series_layer(
-    places: Sequence[tuple[Path, int]],
+    places: Places,
     label: str,
     shape: tuple[int, int],
     *,
