@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 from measure_run import machine
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-from workflow.steps import MOVE_PX, OURS, SMALL, THEIRS, THOUSAND, Site
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "workflow"))
+from steps import MOVE_PX, OURS, SMALL, THEIRS, THOUSAND, Site
 
 from napari_autorefine.jobs.plots import crossing_A
 

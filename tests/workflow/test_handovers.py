@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from workflow.steps import MOVE_PX, OURS, SMALL, THEIRS, Site
 
+pytestmark = pytest.mark.relion
 BOTH = pytest.mark.parametrize("side", [OURS, THEIRS])
 
 
