@@ -223,3 +223,10 @@ def test_values_are_kept_per_project(project: Any, tmp_path: Path) -> None:
     assert project.relative(project.folder / "a" / "b.mrc") == "a/b.mrc"
     with pytest.raises(InputError, match="does not exist"):
         project.move_to(tmp_path / "nowhere")
+
+
+def test_angstroms_of_jobs_are_printed(qapp: Any) -> None:
+    from napari_autorefine.ui.presentation import printed
+
+    assert printed("Converged at 10.30 A.") == "Converged at 10.30 Å."
+    assert printed("B-factor 80 A^2, half A of 12 A") == "B-factor 80 Å^2, half A of 12 Å"

@@ -10,6 +10,7 @@ from napari.utils import progress
 from napari_autorefine.events import Progress
 from napari_autorefine.jobs.job_events import JobEnded
 from napari_autorefine.ui.notices import show_error, show_info, show_warning
+from napari_autorefine.ui.presentation import printed
 from napari_autorefine.ui.sessions import JobSession
 
 _STEPS = 1000
@@ -40,7 +41,7 @@ def _move(bar: progress, title: str, event: Progress) -> None:
 def _end(bar: progress, title: str, event: JobEnded) -> None:
     bar.close()
     tell = {"finished": show_info, "cancelled": show_warning}.get(event.state, show_error)
-    tell(f"{title}: {event.text}")
+    tell(f"{title}: {printed(event.text)}")
 
 
 def stage_text(event: Progress) -> str:

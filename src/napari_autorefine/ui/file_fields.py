@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import shlex
 from pathlib import Path
@@ -227,6 +228,7 @@ class FileField(Field):
     def _on_change(self, *_: object) -> None:
         self.facts = None
         self.remark = ""
+        self.widget.native.setToolTip(f"<p>{html.escape(self.text)}</p>{self.tooltip}" if self.text else "")
         self._asked += 1
         if self.is_input:
             self._timer.start()

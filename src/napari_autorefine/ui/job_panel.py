@@ -25,6 +25,7 @@ from napari_autorefine.ui.fields import BLUE, GREY, ORANGE, RED, plain_label, sa
 from napari_autorefine.ui.fold import Fold
 from napari_autorefine.ui.log_view import LogView
 from napari_autorefine.ui.next_steps import NextStep, next_steps, openable
+from napari_autorefine.ui.presentation import printed
 from napari_autorefine.ui.sessions import JobSession
 
 _STEPS = 1000
@@ -80,7 +81,7 @@ class JobPanel(QWidget):
         for button in (self.run_button, self.pause_button, self.cancel_button):
             buttons.addWidget(button, 1)
         self.fold = Fold("Log", self.log)
-        self.log.setFixedHeight(170)
+        self.log.setFixedHeight(150)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 4, 0, 0)
         layout.setSpacing(5)
@@ -180,7 +181,7 @@ class JobPanel(QWidget):
 
     def _on_finished(self, event: JobEnded) -> None:
         color = {"finished": _GREEN, "cancelled": ORANGE}.get(event.state, RED)
-        self.tell(event.text, color)
+        self.tell(printed(event.text), color)
         self.bar.setValue(_STEPS if event.state == "finished" else 0)
         self.bar.setFormat({"died": "ended unexpectedly"}.get(event.state, event.state))
         self._show_state()

@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QPushButton, QTe
 from napari_autorefine.events import Finished, Message
 from napari_autorefine.jobs.job_events import IterationWritten, TimedEvent
 from napari_autorefine.ui.fields import ORANGE, RED
+from napari_autorefine.ui.presentation import printed
 
 _COLORS = {"warning": ORANGE, "error": RED}
 _MOST_LINES = 5000
@@ -64,7 +65,7 @@ class LogView(QWidget):
 
     def add_line(self, moment: float, text: str, level: str) -> None:
         """Add one line."""
-        line = (time.strftime("%H:%M:%S", time.localtime(moment)), text, level)
+        line = (time.strftime("%H:%M:%S", time.localtime(moment)), printed(text), level)
         self._lines.append(line)
         del self._lines[:-_MOST_LINES]
         self._show(line)

@@ -141,6 +141,11 @@ def kind_of_file(record: FieldRecord) -> Kind:
     return "map" if re.search(r"map|reference|half|volume|input", name) else "any"
 
 
+def printed(text: str) -> str:
+    """Return a sentence of a job with its angstroms as printed."""
+    return re.sub(r"(?<=[\d.]) A(?=$|[\s.,;)/^])", " Å", text)
+
+
 def in_labels(job: str, text: str, records: tuple[FieldRecord, ...]) -> str:
     """Return a sentence in which options of the command line have become labels of the form."""
     labels = {flag: label_of(job, record) for record in records for flag in record.flags}
