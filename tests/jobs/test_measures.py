@@ -13,7 +13,6 @@ from napari_autorefine.errors import InputError
 from napari_autorefine.jobs import plots
 from napari_autorefine.jobs.measures import molecule_mask, pose_errors, rows_of
 from napari_autorefine.jobs.render import contour_level, map_figure, resampled, surface_image
-from napari_autorefine.jobs.report import Report, write_report
 from napari_autorefine.model.geometry import euler_to_matrix, matrix_to_euler
 from napari_autorefine.model.particles import Particles
 from napari_autorefine.model.symmetry import point_group
@@ -118,26 +117,13 @@ def test_uniform_directions_have_density_one() -> None:
 
 def test_every_figure_is_written(tmp_path: Path) -> None:
     fsc = np.linspace(1, 0, 13)
-    points = [
-        plots.IterationSummary(
-            iteration=i, resolution_A=20 - 3 * i, angular_step_deg=7.5 / i, accuracy_rot_deg=9.0 / i, is_local=i > 2
-        )
-        for i in (1, 2, 3, 4)
-    ]
     truth = make_particles()
     figures = {
         "fsc": plots.fsc_figure({"half-maps": fsc, "map and truth": fsc}, 2.0, title="FSC"),
         "slices": plots.slices_figure({"a": ball(), "b": ball()}, 2.0, title="Sections"),
         "directions": plots.direction_figure(truth.euler_deg, operators=point_group("D2").operators, title="Views"),
-        "iterations": plots.iterations_figure(points, title="Resolution"),
         "errors": plots.error_figure(np.linspace(0, 3, 50), np.linspace(0, 1, 50), title="Errors"),
         "map": map_figure(ball(), title="Map"),
     }
     paths = {name: plots.save_figure(figure, tmp_path / "figures" / f"{name}.png") for name, figure in figures.items()}
     assert all(Path(path).read_bytes().startswith(b"\x89PNG") for path in paths.values())
-    report = Report(title="A & B", text="Text.", summary={"Resolution": "3 Å"}, figures=paths)
-    written = write_report(tmp_path / "figures" / "report", report)
-    page = Path(written["report"]).read_text(encoding="utf-8")
-    assert "A &amp; B" in page
-    assert 'src="fsc.png"' in page
-    assert "| Resolution | 3 Å |" in Path(written["report_text"]).read_text(encoding="utf-8")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +32,6 @@ LEGEND: dict[str, Any] = {
 """Style of legends; add ``loc``."""
 _DPI = 150
 _SVG_DPI = 160
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IterationSummary:
-    """One point of the curves over iterations: resolution, and the angular step searched (``is_local``: neighbors)."""
-
-    iteration: int
-    resolution_A: float
-    angular_step_deg: float
-    accuracy_rot_deg: float
-    is_local: bool
 
 
 def new_figure(width_in: float, height_in: float, *, columns: int = 1) -> tuple[Figure, list[Axes]]:
@@ -79,7 +67,7 @@ def svg_text(figure: Figure) -> str:
     text = buffer.getvalue()
     for color, name in VARIABLES.items():
         text = text.replace(f": {color}", f": var({name})")
-    return re.sub(r"(font: [^;\"]*?\d(?:px|pt)?) '[^;\"]*", r"\1 var(--font)", text)
+    return re.sub(r"font-family: [^;\"]*", "font-family: var(--font)", text)
 
 
 def style_axes(axes: Axes, *, x_label: str, y_label: str, title: str = "") -> None:
@@ -228,27 +216,29 @@ def direction_density(
     (n_grid,), 1 on average over the sphere (von Mises-Fisher kernel)
     """
     concentration = 1.0 / np.deg2rad(8.0) ** 2
-    cells, counts = _binned_views(euler_deg, operators, weight)
-    kernel = np.exp(concentration * (grid @ cells.T - 1.0)) * (2.0 * concentration)
-    return np.asarray(kernel @ counts)
+    cells, share = _binned_views(euler_deg, operators, weight)
+    used = share > 0
+    exponent = (grid.astype(np.float32) @ cells[used].T.astype(np.float32) - np.float32(1.0)) * np.float32(
+        concentration
+    )
+    return np.asarray(np.exp(exponent) @ (share[used] * 2.0 * concentration))
 
 
 def _binned_views(
     euler_deg: np.ndarray, operators: np.ndarray, weight: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the middles (n_cell, 3) of cells of equal area on the sphere, and the share of views in each."""
+    """Return the middles (n_cell, 3) of cells of 3 degrees in rot and tilt, and the share of views in each."""
     views = euler_to_matrix(euler_deg)[:, 2]
     share = np.full(len(views), 1.0 / len(views)) if weight is None else weight / weight.sum()
-    edges = (np.linspace(-np.pi, np.pi, 121), np.linspace(-1, 1, 61))
+    edges = (np.linspace(-np.pi, np.pi, 121), np.linspace(0, np.pi, 61))
     counts = np.zeros((120, 60))
     for operator in operators:
         mates = views @ operator
-        rot = np.arctan2(mates[:, 1], mates[:, 0])
-        counts += np.histogram2d(rot, mates[:, 2], edges, weights=share)[0]
-    rot_middle = 0.5 * (edges[0][1:] + edges[0][:-1])[:, None]
-    height = 0.5 * (edges[1][1:] + edges[1][:-1])[None, :]
-    radius = np.sqrt(1 - height**2)
-    cells = np.stack(np.broadcast_arrays(radius * np.cos(rot_middle), radius * np.sin(rot_middle), height), -1)
+        rot, tilt = np.arctan2(mates[:, 1], mates[:, 0]), np.arccos(np.clip(mates[:, 2], -1, 1))
+        counts += np.histogram2d(rot, tilt, edges, weights=share)[0]
+    rot, tilt = (0.5 * (edge[1:] + edge[:-1]) for edge in edges)
+    rot, tilt = rot[:, None], tilt[None, :]
+    cells = np.stack(np.broadcast_arrays(np.sin(tilt) * np.cos(rot), np.sin(tilt) * np.sin(rot), np.cos(tilt)), -1)
     return cells.reshape(-1, 3), counts.ravel() / len(operators)
 
 
@@ -313,35 +303,6 @@ def _sphere_figure(values: np.ndarray, *, label: str, title: str) -> Figure:
     bar.set_label(label, fontsize=8.5, color=INK)
     bar.ax.tick_params(labelsize=8, colors=MUTED, labelcolor=INK)
     bar.outline.set_visible(False)
-    return figure
-
-
-def iterations_figure(points: Sequence[IterationSummary], *, title: str) -> Figure:
-    """Resolution, and angular step with the expected accuracy, over the iterations of a run."""
-    figure, (left, right) = new_figure(8.6, 3.5, columns=2)
-    iterations = [point.iteration for point in points]
-    left.plot(iterations, [point.resolution_A for point in points], color=COLORS[0], marker="o", markersize=4.5)
-    left.annotate(f"{points[-1].resolution_A:.2f} Å", (iterations[-1], points[-1].resolution_A), xytext=(-7, -4),
-                  textcoords="offset points", fontsize=9, color=COLORS[0], ha="right")  # fmt: skip
-    left.set_ylim(bottom=0)
-    style_axes(left, x_label="Iteration", y_label="Resolution (Å)", title=title)
-    steps = np.array([point.angular_step_deg for point in points])
-    accuracy = np.array([point.accuracy_rot_deg for point in points])
-    known = np.isfinite(accuracy) & (accuracy > 0) & (accuracy < 900)
-    right.step(iterations, steps, where="mid", color=COLORS[0], linewidth=1.8, label="angular step")
-    right.plot(np.array(iterations)[known], accuracy[known], color=COLORS[1], marker="o", markersize=4,
-               label="expected accuracy")  # fmt: skip
-    local = next((point.iteration for point in points if point.is_local), None)
-    if local is not None:
-        right.axvline(local - 0.5, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
-        right.annotate("local searches", (local - 0.5, 1), xytext=(4, -2), xycoords=("data", "axes fraction"),
-                       textcoords="offset points", fontsize=8, color=MUTED, va="top")  # fmt: skip
-    right.set_yscale("log", base=2)
-    right.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    style_axes(right, x_label="Iteration", y_label="Degrees", title="Search")
-    right.legend(frameon=False, fontsize=9, labelcolor=INK, loc="lower left")
-    for axes in (left, right):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 

@@ -14,7 +14,7 @@ from napari_autorefine.model.resize import fourier_resize
 
 _LIGHT = np.array([-0.45, 0.55, 0.70]) / np.linalg.norm([-0.45, 0.55, 0.70])
 _SURFACE = np.array([0.36, 0.58, 0.74])
-_LARGEST = 224
+_LARGEST, _MOST_FINER = 224, 4
 
 
 def contour_level(data: np.ndarray) -> float:
@@ -138,7 +138,7 @@ def surface_views(data: np.ndarray, *, level: float | None = None, axes: str = "
     if len(data) > _LARGEST:
         data = fourier_resize(data, _LARGEST)
     threshold = contour_level(data) if level is None else level
-    factor = max(1, round(224 / len(data)))
+    factor = int(np.clip(round(224 / len(data)), 1, _MOST_FINER))
     fine = cropped(resampled(data, factor) if factor > 1 else data, threshold, margin=3 * factor)
     return {axis: _trimmed(surface_image(fine, threshold, matrix=_ALONG[axis])) for axis in axes}
 

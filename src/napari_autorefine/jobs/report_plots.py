@@ -103,7 +103,8 @@ def search_figure(
     axes.yaxis.set_minor_locator(NullLocator())
     style_axes(axes, x_label="Iteration", y_label=unit, title=title)
     _iteration_axis(axes, iterations)
-    axes.legend(loc="lower left", **LEGEND)
+    if highest > 0:
+        axes.legend(loc="lower left", **LEGEND)
     return figure
 
 

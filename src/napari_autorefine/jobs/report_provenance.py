@@ -10,10 +10,13 @@ from pathlib import Path
 
 from napari_autorefine.errors import InputError
 from napari_autorefine.io.tables import ListTable, read_star
+from napari_autorefine.jobs import JOBS
 from napari_autorefine.jobs.record import JobRecord, checksum
 from napari_autorefine.jobs.report_maps import find_beside
 from napari_autorefine.jobs.report_page import Block, Section, Table, Text
+from napari_autorefine.params import describe
 
+_UNITS = {"A": "Å", "deg": "°"}
 _LARGEST_CHECKED = 4_000_000_000
 _FILE_OPTIONS = re.compile(r"^--(i|ref|solvent_mask2?|mask|mtf|ios|angpix_ref|coord_list|helical_tilt_prior)$")
 
@@ -22,8 +25,7 @@ def parameter_section(record: JobRecord | None, pairs: ListTable, folder: Path) 
     """Options of a job: its record, what RELION's GUI wrote beside it (job.star), and the optimiser file."""
     blocks: list[Block] = []
     if record is not None:
-        rows = [[name, _value(value)] for name, value in record.parameters.items()]
-        blocks.append(Table(columns=["parameter", "value"], rows=rows))
+        blocks += _own_parameters(record)
     options, failure = _job_options(folder)
     if failure:
         blocks.append(Text(text=failure))
@@ -36,11 +38,36 @@ def parameter_section(record: JobRecord | None, pairs: ListTable, folder: Path) 
     return Section(title="Parameters", blocks=blocks) if blocks else None
 
 
+def _own_parameters(record: JobRecord) -> list[Block]:
+    """Return the parameters that are not at their defaults, and all of them folded."""
+    known = {} if record.job not in JOBS else {one.name: one for one in describe(JOBS[record.job].params())}
+    changed, every = [], []
+    for name, value in record.parameters.items():
+        field = known.get(name)
+        if field is None:
+            row, is_changed = [name, "", _value(value)], True
+        else:
+            unit = (
+                f" {_UNITS.get(field.param.unit, field.param.unit)}" if field.param.unit and value is not None else ""
+            )
+            row = [field.param.label, f"--{field.flags[0]}", f"{_value(value)}{unit}"]
+            is_changed = field.is_required or _value(value) != _value(field.default)
+        every.append(row)
+        changed += [row] if is_changed else []
+    columns = ["parameter", "option", "value"]
+    return [
+        Table(title="Other than by default", columns=columns, rows=changed),
+        Table(title="All parameters", columns=columns, rows=every, is_folded=True),
+    ]
+
+
 def _value(value: object) -> str:
     if value is None or value == "":
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
     return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 

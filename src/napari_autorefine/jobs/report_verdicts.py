@@ -18,7 +18,7 @@ from napari_autorefine.model.geometry import euler_to_matrix
 from napari_autorefine.model.symmetry import PointGroup, point_group
 
 _NYQUIST_MARGIN = 1.06
-_SIDE_VIEWS, _POOR_SCORE = 0.81, 0.5
+_GOOD_SCORE, _POOR_SCORE = 0.78, 0.5  # side views alone, which are enough, have 0.81
 _LOW_FSC, _TAIL_FSC = 0.7, 0.1
 _LOW_RESOLUTION_A = 20.0
 _POOR_ACCURACY_DEG = 10.0
@@ -186,10 +186,10 @@ def _orientations(found: Findings) -> Verdict | None:
     if score is None:
         return None
     text = f"Sampling compensation factor {score.scf:.2f} (1: even sampling of Fourier space; 0.81: side views only)"
-    if score.scf >= _SIDE_VIEWS:
+    if score.scf >= _GOOD_SCORE:
         return Verdict(level="good", headline="Views are spread well.", text=f"{text}.")
     missing = f", {100 * score.unsampled:.0f} % of the directions unsampled" if score.unsampled >= 0.005 else ""
-    more = f"; an even spread would need {score.scf:.2f} times as many particles for the same signal."
+    more = f"; an even spread would reach the same signal with {100 * score.scf:.0f} % of the particles."
     if score.scf >= _POOR_SCORE:
         return Verdict(level="note", headline="Some views are rare.", text=text + missing + more)
     headline = "Views are spread badly."
