@@ -44,7 +44,7 @@ _EDGE = 1.0 + 1e-5  # samples on the sphere |q| = r_max itself are inside, whate
 _BLOCK_BYTES = 8 << 20
 _WAITING_BYTES = 64 << 20
 _SLABS_PER_THREAD = 3  # slices are densest in the middle of the volume: smaller slabs share the work better
-_SAME_EXTENT = 0.05
+_WIDER, _FOLDED = 1.05, 0.75
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,14 +118,17 @@ class InsertedSums:
     left_out: np.ndarray
 
 
-def working_box(box_size: int, voxel_size_A: float, extent_A: float) -> int:
-    """Box in which a map of ``box_size`` is made from images that are ``extent_A`` wide; (even) voxels.
+def working_box(box_size: int, voxel_size_A: float, extent_A: float, pad: int) -> int:
+    """Box in which a map of ``box_size`` is made from images that are ``extent_A`` wide; even, in voxels.
 
-    Coefficients of an image are 1 / extent apart, so that the Fourier volume should be spaced alike: the map is made as
-    wide as the images and cut or padded afterwards. Boxes within 5 % of that are made as they are.
+    Coefficients of an image are 1 / extent apart. In a much wider map they would leave gaps between them, and what lies
+    beyond a much narrower one, padding included, would be folded back: such maps are made as wide as the images and
+    padded or cut afterwards.
     """
     needed = extent_A / voxel_size_A
-    return box_size if abs(box_size / needed - 1.0) <= _SAME_EXTENT else max(2 * ceil(needed / 2.0 - 1e-6), 2)
+    if box_size <= _WIDER * needed and needed <= _FOLDED * pad * box_size:
+        return box_size
+    return max(2 * ceil(needed / 2.0 - 1e-6), 2)
 
 
 def resolution_index(box_size: int, voxel_size_A: float, maxres_A: float | None) -> int:

@@ -23,7 +23,7 @@ _SEARCH_BOX, _LARGEST_BOX = 64, 160
 _LOW_PASSES = (0.0, 3.0, 4.5, 7.0)
 _FRACTIONS = tuple(np.geomspace(0.03, 0.95, 8))
 _WINDOW = 5.0
-_HALVINGS, _ROUNDS = 4, 5
+_POLISHED, _HALVINGS, _ROUNDS = 3, 5, 5
 _SETTLED = 5e-3
 
 
@@ -85,19 +85,21 @@ def _search(map_: np.ndarray, target: _Target) -> tuple[np.ndarray, _Shape]:
     shift, shape = np.zeros(3), _Shape(low_pass=0.0, fraction=_FRACTIONS[0])
     for is_near in (False, True):
         centred = moved(map_, -shift)
-        scores = {
-            _Shape(low_pass=low_pass, fraction=fraction): target.score(density, fraction, is_near=is_near)
-            for low_pass in _LOW_PASSES
-            for density in [filtered(centred, low_pass)]
-            for fraction in _FRACTIONS
-        }
-        shape = max(scores, key=lambda one: scores[one])
-        shape = _polished(centred, target, shape, scores[shape], is_near)
+        best = []
+        for low_pass in _LOW_PASSES:
+            density = filtered(centred, low_pass)
+            scores = [target.score(density, fraction, is_near=is_near) for fraction in _FRACTIONS]
+            at = int(np.argmax(scores))
+            best.append((scores[at], _Shape(low_pass=low_pass, fraction=_FRACTIONS[at])))
+        best.sort(key=lambda pair: -pair[0])
+        if is_near:
+            best = [_polished(centred, target, one, score) for score, one in best[:_POLISHED]]
+        shape = max(best, key=lambda pair: pair[0])[1]
         shift = shift + target.align(filtered(centred, shape.low_pass), shape.fraction, is_near=is_near)[1]
     return shift, shape
 
 
-def _polished(map_: np.ndarray, target: _Target, shape: _Shape, best: float, is_near: bool) -> _Shape:
+def _polished(map_: np.ndarray, target: _Target, shape: _Shape, best: float) -> tuple[float, _Shape]:
     """Improve threshold and low-pass in turn, in steps that get finer."""
     step = (_FRACTIONS[1] / _FRACTIONS[0]) ** 0.5
     for _ in range(_HALVINGS):
@@ -106,11 +108,11 @@ def _polished(map_: np.ndarray, target: _Target, shape: _Shape, best: float, is_
             trials += [_Shape(low_pass=shape.low_pass * f, fraction=shape.fraction) for f in (step**-0.5, step**0.5)]
         for trial in trials:
             if trial.fraction < 1.0:
-                score = target.score(filtered(map_, trial.low_pass), trial.fraction, is_near=is_near)
+                score = target.score(filtered(map_, trial.low_pass), trial.fraction, is_near=True)
                 if score > best:
                     shape, best = trial, score
         step **= 0.5
-    return shape
+    return best, shape
 
 
 class _Target:

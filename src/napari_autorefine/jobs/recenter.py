@@ -35,6 +35,7 @@ _EULER = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 _ORIGIN = ("rlnOriginXAngst", "rlnOriginYAngst", "rlnOriginZAngst")
 _PRIORS = ("rlnOriginXPriorAngst", "rlnOriginYPriorAngst", "rlnOriginZPriorAngst")
 _TOMO_COLUMNS = {"rlnTomoName", "rlnTomoParticleName", "rlnCtfImage"}
+_DIMENSION = "rlnImageDimensionality"
 _DECIMALS, _SHOWN = 9, 3
 _LOW_SCORE = 0.7
 _SAME_PIXEL = 1e-3
@@ -176,7 +177,7 @@ def _are_3d(star: StarFile) -> bool:
     labels: set[str] = set() if particles is None else set(particles.columns)
     if (general is not None and "rlnTomoSubTomosAre2DStacks" in general) or labels & _TOMO_COLUMNS:
         return True
-    dimensions = [] if optics is None else optics.get("rlnImageDimensionality", [])
+    dimensions = () if optics is None or _DIMENSION not in optics else optics[_DIMENSION]
     return any(str(value) in {"3", "3.0"} for value in dimensions)
 
 

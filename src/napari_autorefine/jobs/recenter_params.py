@@ -137,7 +137,7 @@ _SWITCHES = {
     "Reading a file without its optics groups": "ignore_optics",
 }
 FOREIGN_OPTIONS = {
-    "center": ForeignOption(reason="it is what this job does"),
+    "center": ForeignOption(reason="centring is what this job does anyway"),
     "pipeline_control": ForeignOption(reason="there is no RELION pipeline to report to", n_value=1),
     "angpix": ForeignOption(reason="pixel sizes come from the optics groups", n_value=1),
     "random_order": ForeignOption(reason="no file is split"),

@@ -114,7 +114,10 @@ def _closed_sums(inputs: ReconstructInputs, rows: np.ndarray, stage: str) -> Gen
 
 
 def _map(sums: Accumulators, inputs: ReconstructInputs, fsc: np.ndarray | None = None) -> np.ndarray:
+    """Invert sums and cut or pad the map; grey values do not depend on the box that it is made in."""
     made = map_of_sums(sums, skip_gridding=inputs.params.skip_gridding, fsc=fsc, threads=inputs.options.threads)
+    if sums.box_size != inputs.image_box:
+        made *= np.float32((inputs.image_box / sums.box_size) ** 2)
     return window(made, inputs.box_size)
 
 

@@ -50,7 +50,7 @@ class ReconstructInputs:
     rows : (n,) particles that take part, in the order of the file
     halves : (n,) their half-sets, 0 where there are none
     options : grid in which maps are made, which may be wider than that of the result
-    box_size : of the result
+    box_size, image_box : of the result; of the images of the first optics group
     fsc : correlation on the shells of ``options``, or None
     """
 
@@ -60,6 +60,7 @@ class ReconstructInputs:
     halves: np.ndarray
     options: InsertionOptions
     box_size: int
+    image_box: int
     fsc: np.ndarray | None
     notes: tuple[Message, ...]
 
@@ -99,6 +100,7 @@ def load_inputs(params: ReconstructParams) -> ReconstructInputs:
         halves=particles.half[rows],
         options=options,
         box_size=box_size,
+        image_box=particles.optics[int(particles.optics_index[rows].min())].box_size,
         fsc=None if params.fsc is None else _fsc(params.fsc, options, box_size),
         notes=(first, *notes),
     )
@@ -151,7 +153,7 @@ def _grid(
                 text=f"The map is {box_size * voxel_size_A:.4g} A wide, the images {extent_A:.4g} A: edges are cut."
             )
         )
-    work = working_box(box_size, voxel_size_A, extent_A)
+    work = working_box(box_size, voxel_size_A, extent_A, params.pad)
     if params.maxres_A is not None and params.maxres_A < 2 * voxel_size_A:
         notes.append(
             Message(text=f"--maxres {params.maxres_A:g} is beyond the pixel size, so all frequencies are used.")
