@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tifffile
 
 from napari_autorefine.errors import InputError
 from napari_autorefine.io.files import first_bytes, read_error
@@ -78,6 +77,8 @@ def open_micrograph(path: Path) -> MicrographImage:
 
 
 def _open_tiff(path: Path) -> MicrographImage:
+    import tifffile
+
     first_bytes(path)
     try:
         with tifffile.TiffFile(path) as file:
@@ -94,6 +95,8 @@ def _open_tiff(path: Path) -> MicrographImage:
 
 
 def _read_tiff(path: Path) -> np.ndarray:
+    import tifffile
+
     try:
         image: np.ndarray = tifffile.imread(path)
     except OSError as error:

@@ -8,40 +8,34 @@ from pathlib import Path
 import numpy as np
 
 from napari_autorefine.io.mrc import as_float32, map_sections, read_header
-from napari_autorefine.jobs.plots import new_figure, save_figure
+from napari_autorefine.io.png import write_grey_png
 from napari_autorefine.model.extraction import rescale
 
 _COLUMNS, _ROWS = 8, 4
-_TILE, _GAP = 128, 4
-_INCHES_PER_TILE = 1.1
+_TILE, _GAP = 128, 6
+_PAPER = 255
 
 
 def write_montage(path: str | Path, stacks: Iterable[Path], pixel_size_A: float) -> str:
     """Write a PNG of the first particles of stacks, up to four rows of eight; return its path.
 
-    Each is shown with the same grey scale, the middle 99 % of all values; large ones are resampled.
+    All have the same grey scale, the middle 99 % of their values. Large images are resampled to tiles of 128 px, small
+    ones enlarged by a whole factor. The first row of an image is at the bottom, as in a map viewer.
     """
     images = _first_images(stacks, _COLUMNS * _ROWS)
-    size = images[0].shape[-1]
     tiles = np.stack([_tile(image) for image in images])
-    columns = min(_COLUMNS, len(tiles))
-    rows = -(-len(tiles) // columns)
     low, high = np.percentile(tiles, [0.5, 99.5])
-    width = tiles.shape[-1] + _GAP
-    sheet = np.full((rows * width - _GAP, columns * width - _GAP), np.nan, np.float32)
-    for index, tile in enumerate(tiles):
-        top, left = index // columns * width, index % columns * width
-        sheet[top : top + width - _GAP, left : left + width - _GAP] = tile[::-1]
-    figure, (axes,) = new_figure(max(columns, 3) * _INCHES_PER_TILE, rows * _INCHES_PER_TILE + 0.4)
-    axes.imshow(sheet, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), interpolation="nearest")
-    axes.set_axis_off()
-    axes.set_title(
-        f"First {len(tiles)} particles   {size} px, {pixel_size_A:.4g} Å/px, {size * pixel_size_A:.0f} Å wide",
-        fontsize=9,
-        loc="left",
-        color="#1f2933",
-    )
-    return save_figure(figure, path)
+    greys = np.clip((tiles - low) / max(high - low, 1e-6) * 255.0 + 0.5, 0, 255).astype(np.uint8)
+    columns = min(_COLUMNS, len(tiles))
+    step = tiles.shape[-1] + _GAP
+    sheet = np.full((-(-len(tiles) // columns) * step + _GAP, columns * step + _GAP), _PAPER, np.uint8)
+    for index, tile in enumerate(greys):
+        top, left = index // columns * step + _GAP, index % columns * step + _GAP
+        sheet[top : top + step - _GAP, left : left + step - _GAP] = tile[::-1]
+    size = images[0].shape[-1]
+    text = f"First {len(tiles)} particles, {size} px of {pixel_size_A:.4g} A"
+    write_grey_png(path, sheet, {"Description": text, "Software": "napari-autorefine"})
+    return str(path)
 
 
 def _first_images(stacks: Iterable[Path], count: int) -> list[np.ndarray]:
@@ -55,7 +49,9 @@ def _first_images(stacks: Iterable[Path], count: int) -> list[np.ndarray]:
 
 
 def _tile(image: np.ndarray) -> np.ndarray:
-    """Return an image of at most ``_TILE`` pixels."""
-    if image.shape[-1] <= _TILE:
-        return image
-    return rescale(image[None].astype(np.float32), _TILE)[0]
+    """Return an image resampled to ``_TILE`` pixels, or enlarged to about as many."""
+    size = image.shape[-1]
+    if size > _TILE:
+        return rescale(image[None].astype(np.float32), _TILE)[0]
+    factor = max(1, _TILE // size)
+    return np.repeat(np.repeat(image, factor, axis=0), factor, axis=1)

@@ -4,7 +4,7 @@ The order of the steps and their conventions are those of RELION's ``relion_prep
 5.0.1). A micrograph is (n_y, n_x) float32; particle centers are (x, y) in its pixels, counted from 0, cut towards zero
 to whole pixels; a box of B pixels holds the pixels center - B/2 to center + B/2 - 1.
 
-Arithmetic is float32 on values from which the mean of the window was subtracted before, so that nothing is lost where
+Arithmetic is float32 on values less about the mean of their window, so that nothing is lost where
 the grey values lie far from zero; sums are float64.
 """
 
@@ -129,7 +129,8 @@ def cut_particles(
     n_flat : number of images with a background without any variation, which are left unscaled
     """
     if transfer is None:
-        images, offsets = cut_windows(micrograph, centers, steps.box_size)
+        is_changed = background is not None or steps.scale_size != steps.box_size
+        images, offsets = cut_windows(micrograph, centers, steps.box_size, is_centered=is_changed)
     else:
         images, offsets = _filtered_windows(micrograph, centers, steps, transfer)
     images = crop(rescale(images, steps.scale_size), steps.window_size)
@@ -142,17 +143,19 @@ def cut_particles(
     return images, normalise(images, background, is_ramp_removed=steps.is_ramp_removed, sign=sign)
 
 
-def cut_windows(micrograph: np.ndarray, centers: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+def cut_windows(
+    micrograph: np.ndarray, centers: np.ndarray, size: int, *, is_centered: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
     """Cut boxes, repeating the outermost pixels of the micrograph beyond its edges.
 
     Returns
     -------
-    images : (n, size, size) float32, less the mean of each window
-    offsets : (n,) float64, these means
+    images : (n, size, size) float32, less about the mean of each window when ``is_centered``
+    offsets : (n,) float64, what was subtracted
     """
     images = np.empty((len(centers), size, size), np.float32)
     offsets = np.empty(len(centers))
-    _cut(micrograph, np.ascontiguousarray(centers, np.int64), images, offsets)
+    _cut(micrograph, np.ascontiguousarray(centers, np.int64), images, offsets, is_centered)
     return images, offsets
 
 
@@ -172,32 +175,32 @@ def _filtered_windows(
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST)
-def _cut(micrograph: np.ndarray, centers: np.ndarray, images: np.ndarray, offsets: np.ndarray) -> None:
+def _cut(
+    micrograph: np.ndarray, centers: np.ndarray, images: np.ndarray, offsets: np.ndarray, is_centered: bool
+) -> None:
     n_y, n_x = micrograph.shape
     size = images.shape[1]
     for n in range(images.shape[0]):
         x0, y0 = centers[n, 0] - size // 2, centers[n, 1] - size // 2
         left, right = min(max(-x0, 0), size), min(max(n_x - x0, 0), size)
+        columns = micrograph[:, x0 + left : x0 + right]
+        offset = np.float32(0.0)
+        if is_centered:
+            total, count = 0.0, 0
+            for y in range(max(y0, 0), min(y0 + size, n_y), 8):  # a sample of the rows is good enough
+                for value in columns[y]:
+                    total += value
+                count += right - left
+            offset = np.float32(total / count)
+        offsets[n] = offset
         for j in range(size):
-            row = micrograph[min(max(y0 + j, 0), n_y - 1)]
-            target = images[n, j]
-            for i in range(left):
-                target[i] = row[0]
-            for i in range(left, right):
-                target[i] = row[x0 + i]
-            for i in range(right, size):
-                target[i] = row[n_x - 1]
-        total = 0.0
-        for j in range(size):
-            part = 0.0
-            for i in range(size):
-                part += images[n, j, i]
-            total += part
-        offsets[n] = np.float32(total / (size * size))
-        offset = np.float32(offsets[n])
-        for j in range(size):
-            for i in range(size):
-                images[n, j, i] -= offset
+            y = min(max(y0 + j, 0), n_y - 1)
+            target, source = images[n, j], columns[y]
+            middle = target[left:right]
+            for i in range(middle.size):
+                middle[i] = source[i] - offset
+            target[:left] = micrograph[y, 0] - offset
+            target[right:] = micrograph[y, n_x - 1] - offset
 
 
 @njit(nogil=True, cache=True)
@@ -247,10 +250,10 @@ def rescale(images: np.ndarray, size: int) -> np.ndarray:
     if box == size:
         return images
     half = size // 2 + 1
-    spectra = fft.fft(fft.rfft(images, axis=2)[:, :, :half], axis=1)
+    spectra = fft.fft(fft.rfft(images, axis=2, norm="forward")[:, :, :half], axis=1, norm="forward")
     spectra = np.concatenate([spectra[:, :half], spectra[:, box - (size - half) :]], axis=1)
-    spectra *= np.float32((size / box) ** 2)
-    resampled: np.ndarray = fft.irfft(fft.ifft(spectra, axis=1, overwrite_x=True), size, axis=2)
+    spectra = fft.ifft(spectra, axis=1, norm="forward", overwrite_x=True)
+    resampled: np.ndarray = fft.irfft(spectra, size, axis=2, norm="forward")
     return resampled
 
 
