@@ -163,7 +163,7 @@ def test_a_refinement_is_cancelled_and_continued(particle_set: ParticleSet) -> N
 
 def test_what_is_wrong_is_said_before_anything_starts(tmp_path: Path) -> None:
     cases = [
-        ("rebox", {"input": "no.mrc", "output": "b.mrc", "new_box": 12}, "Map: no.mrc does not exist"),
+        ("rebox", {"input": "no.mrc", "output": "b.mrc", "new_box": 12}, "map: no.mrc does not exist"),
         ("rebox", {"input": "no.mrc", "output": "b.mrc"}, "nothing to do"),
         ("rebox", {"input": "no.mrc", "output": "", "new_box": 12}, "output has no name"),
         ("resize", {}, "There is no job"),
