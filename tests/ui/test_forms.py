@@ -230,3 +230,19 @@ def test_angstroms_of_jobs_are_printed(qapp: Any) -> None:
 
     assert printed("Converged at 10.30 A.") == "Converged at 10.30 Å."
     assert printed("B-factor 80 A^2, half A of 12 A") == "B-factor 80 Å^2, half A of 12 Å"
+
+
+def test_a_dropped_file_goes_into_the_field(make_form: Callable[..., Any]) -> None:
+    from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
+    from qtpy.QtGui import QDropEvent
+    from qtpy.QtWidgets import QApplication
+
+    form = make_form()
+    line = form.fields["reference"].widget.native
+    data = QMimeData()
+    data.setUrls([QUrl.fromLocalFile(str(form.project.folder / "ref.mrc"))])
+    drop = QDropEvent(
+        QPointF(3, 3), Qt.DropAction.CopyAction, data, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
+    )
+    QApplication.sendEvent(line, drop)
+    assert form.fields["reference"].read() == "ref.mrc"
