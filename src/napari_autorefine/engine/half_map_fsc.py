@@ -63,7 +63,7 @@ def correlation_of(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 @njit(nogil=True, cache=True)
-def _add_products(first, second, shells, sums):  # type: ignore[no-untyped-def]
+def _add_products(first: np.ndarray, second: np.ndarray, shells: np.ndarray, sums: np.ndarray) -> None:
     """Add up over shells the real part of F1 F2*, of |F1|^2 and of |F2|^2."""
     n_z, n_y, n_x = first.shape
     for z in range(n_z):

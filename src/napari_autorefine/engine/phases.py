@@ -39,7 +39,7 @@ class PhaseRandomizer:
 
 
 @njit(nogil=True, cache=True)
-def _draw(words, position):  # type: ignore[no-untyped-def]
+def _draw(words: np.ndarray, position: np.ndarray) -> np.uint32:
     front, back = position[0], position[1]
     value = np.uint32(words[front] + words[back])
     words[front] = value
@@ -49,13 +49,13 @@ def _draw(words, position):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _skip(words, position, n):  # type: ignore[no-untyped-def]
+def _skip(words: np.ndarray, position: np.ndarray, n: int) -> None:
     for _ in range(n):
         _draw(words, position)
 
 
 @njit(nogil=True, cache=True)
-def _randomize(transform, radius2, words, position):  # type: ignore[no-untyped-def]
+def _randomize(transform: np.ndarray, radius2: int, words: np.ndarray, position: np.ndarray) -> None:
     """One draw per coefficient that is changed, in the order of storage."""
     n_z, n_y, n_x = transform.shape
     for z in range(n_z):

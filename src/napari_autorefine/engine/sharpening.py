@@ -46,7 +46,7 @@ def amplitudes_of_average(first: np.ndarray, second: np.ndarray) -> Amplitudes:
 
 
 @njit(nogil=True, cache=True)
-def _add_amplitudes(first, second, sums, counts):  # type: ignore[no-untyped-def]
+def _add_amplitudes(first: np.ndarray, second: np.ndarray, sums: np.ndarray, counts: np.ndarray) -> None:
     n_z, n_y, n_x = first.shape
     for z in range(n_z):
         kz = z if z < n_x else z - n_z

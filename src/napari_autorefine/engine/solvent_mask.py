@@ -18,7 +18,7 @@ _ROWS_PER_SLAB = 8
 
 
 @njit(nogil=True, cache=True)
-def _along_rows(body, distance2, reach):  # type: ignore[no-untyped-def]
+def _along_rows(body: np.ndarray, distance2: np.ndarray, reach: int) -> None:
     """Squared distance along x to the nearest voxel of the body, at most (reach + 1)^2."""
     n_z, n_y, n_x = body.shape
     far = reach + 1
@@ -35,7 +35,7 @@ def _along_rows(body, distance2, reach):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _along_first(distance2, reach):  # type: ignore[no-untyped-def]
+def _along_first(distance2: np.ndarray, reach: int) -> None:
     """Lower envelope of parabolas along the first axis of a plane, in place."""
     n, n_x = distance2.shape
     before = distance2.copy()
