@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,12 @@ import numpy as np
 from napari_autorefine.engine import expectation
 from napari_autorefine.engine.expectation import Significant
 from napari_autorefine.engine.search import Block, Candidates, Search, SearchSettings, log_shift_prior
+from napari_autorefine.engine.shifts import ShiftBasis
 from napari_autorefine.engine.slices import SharedSlices
 from napari_autorefine.xp import beside, to_host
+
+# Slices of a particle's candidates: of all on the screening disc (None), or of some on the ring around it.
+Slices = Callable[[np.ndarray | None], Any]
 
 _PARENT_REACH = 40.0  # a parent whose log weight is this far below the best has no child of consequence; 20 loses a few
 _CROWDED = 0.3  # with more than this share of the grid left, one product with all of it is faster
@@ -35,7 +39,8 @@ def _global_first_pass(search: Search) -> Iterator[tuple[Candidates, Significant
     if alive is not None:
         for i, ids in enumerate(alive):
             candidates = Candidates(dir_idx=shared.dir_idx[ids], psi_idx=shared.psi_idx[ids], log_prior=log_prior[ids])
-            yield candidates, _select(_scores_of(search, i, candidates, ids), settings)
+            reach = min(_reach_of_ring(block, i), _PARENT_REACH)
+            yield _screened(search, i, candidates, _slices_of_grid(search, shared, ids, candidates), reach)
         return
     scores = shared.table.scores(block.images, block.model, block.geometry.coarse_shifts, is_cc=settings.is_cc)
     candidates = Candidates(dir_idx=shared.dir_idx, psi_idx=shared.psi_idx, log_prior=log_prior)
@@ -62,73 +67,77 @@ def _children_of_near_parents(search: Search, shared: SharedSlices) -> list[np.n
     return alive
 
 
-def _scores_of(search: Search, i: int, candidates: Candidates, ids: np.ndarray) -> Any:
-    """Log weights of one particle against some orientations of the grid, (n_rot, n_trans)."""
-    block, shared, geometry = search.block, search.shared, search.block.geometry
-    assert shared is not None
-    n = geometry.samples.n_coarse
-    if shared.coarse is not None:
-        slices = shared.coarse[beside(ids, shared.coarse)]
-    else:
-        rotations = search.grid.orientations.coarse_matrices(
-            candidates.dir_idx, candidates.psi_idx, search.grid.perturbation
-        )
-        matrices = geometry.sampling_matrices(rotations)
-        slices = expectation.make_slices(
-            block.half.reference, matrices, geometry.samples.coarse_rows, n, block.half.r2_max
-        )
-    trials = geometry.coarse_shifts.of(block.images.masked[i, :n])
-    scores = expectation.log_likelihoods(slices, trials, block.images.contrast[i, :n], block.model.score_weight[:n])
-    scores += beside(candidates.log_prior, scores)[:, None]
-    scores += beside(log_shift_prior(search, i), scores)[None, :]
-    return scores
+def _slices_of_grid(search: Search, shared: SharedSlices, ids: np.ndarray, candidates: Candidates) -> Slices:
+    """Where slices of orientations ``ids`` of the grid come from: the shared table, or the reference."""
+    table = shared.coarse
+    if table is None:
+        return _slices_of(search, candidates)
+    n_screen = search.block.geometry.samples.n_screen
+
+    def take(chosen: np.ndarray | None) -> Any:
+        if chosen is None:
+            return table[:, :n_screen][beside(ids, table)]
+        return table[:, n_screen:][beside(ids[chosen], table)]
+
+    return take
+
+
+def _slices_of(search: Search, candidates: Candidates) -> Slices:
+    """Slices of a particle's candidates, sampled from the reference."""
+    half, geometry, samples = search.block.half, search.block.geometry, search.block.geometry.samples
+    rotations = search.grid.orientations.coarse_matrices(
+        candidates.dir_idx, candidates.psi_idx, search.grid.perturbation
+    )
+    matrices = geometry.sampling_matrices(rotations)
+
+    def make(chosen: np.ndarray | None) -> Any:
+        rows, n, own = samples.screen_rows, samples.n_screen, matrices
+        if chosen is not None:
+            rows, n, own = samples.ring_rows, samples.n_coarse - samples.n_screen, matrices[chosen]
+        return expectation.make_slices(half.reference, own, rows, n, half.r2_max)
+
+    return make
 
 
 def _local_first_pass(search: Search) -> Iterator[tuple[Candidates, Significant]]:
-    """First pass of each particle against the orientations around its previous pose.
-
-    Orientations are screened on the low frequencies, where most of the information lies; only those that the ring of
-    higher frequencies could still lift to a significant weight are compared in full.
-    """
-    block, grid, local = search.block, search.grid, search.local
+    """First pass of each particle against the orientations around its previous pose."""
+    local = search.local
     assert local is not None
-    for i in range(len(block.particles)):
+    for i in range(len(search.block.particles)):
         own = slice(local.offsets[i], local.offsets[i + 1])
         candidates = Candidates(
             dir_idx=local.dir_idx[own],
             psi_idx=local.psi_idx[own],
             log_prior=local.log_prior[own].astype(np.float32),
         )
-        rotations = grid.orientations.coarse_matrices(candidates.dir_idx, candidates.psi_idx, grid.perturbation)
-        matrices = block.geometry.sampling_matrices(rotations)
-        scores = _screening_scores(block, i, matrices)
-        scores += beside(candidates.log_prior, scores)[:, None]
-        scores += beside(log_shift_prior(search, i), scores)[None, :]
-        if block.geometry.ring_shifts is not None:
-            alive = np.flatnonzero(to_host(scores.max(axis=1) > scores.max() - _reach_of_ring(block, i)))
-            candidates = candidates.only(alive)
-            scores = scores[beside(alive, scores)] + _ring_scores(block, i, matrices[alive])
-        yield candidates, _select(scores, search.settings)
+        yield _screened(search, i, candidates, _slices_of(search, candidates), _reach_of_ring(search.block, i))
 
 
-def _screening_scores(block: Block, i: int, matrices: np.ndarray) -> Any:
-    """Log-likelihoods on the screening disc, (n_rot, n_trans)."""
-    geometry, samples, n = block.geometry, block.geometry.samples, block.geometry.samples.n_screen
-    slices = expectation.make_slices(block.half.reference, matrices, samples.screen_rows, n, block.half.r2_max)
-    trials = geometry.screen_shifts.of(block.images.masked[i, :n])
-    return expectation.log_likelihoods(slices, trials, block.images.contrast[i, :n], block.model.score_weight[:n])
+def _screened(
+    search: Search, i: int, candidates: Candidates, slices: Slices, reach: float
+) -> tuple[Candidates, Significant]:
+    """Compare one particle with its candidates, on the low frequencies first, where most of the information lies.
+
+    Only those within ``reach`` of the best, which the ring of higher frequencies could still lift to a significant
+    weight, are compared in full.
+    """
+    geometry, samples = search.block.geometry, search.block.geometry.samples
+    scores = _scores(search.block, i, slices(None), geometry.screen_shifts, slice(samples.n_screen))
+    scores += beside(candidates.log_prior, scores)[:, None]
+    scores += beside(log_shift_prior(search, i), scores)[None, :]
+    if geometry.ring_shifts is not None:
+        best = scores.max(axis=1)
+        alive = np.flatnonzero(to_host(best > best.max() - reach))
+        candidates = candidates.only(alive)
+        ring = slice(samples.n_screen, samples.n_coarse)
+        scores = scores[beside(alive, scores)] + _scores(search.block, i, slices(alive), geometry.ring_shifts, ring)
+    return candidates, _select(scores, search.settings)
 
 
-def _ring_scores(block: Block, i: int, matrices: np.ndarray) -> Any:
-    """Log-likelihoods on the ring between the screening disc and the first pass, (n_rot, n_trans)."""
-    geometry, samples = block.geometry, block.geometry.samples
-    ring = slice(samples.n_screen, samples.n_coarse)
-    slices = expectation.make_slices(
-        block.half.reference, matrices, samples.ring_rows, samples.n_coarse - samples.n_screen, block.half.r2_max
-    )
-    assert geometry.ring_shifts is not None
-    trials = geometry.ring_shifts.of(block.images.masked[i, ring])
-    return expectation.log_likelihoods(slices, trials, block.images.contrast[i, ring], block.model.score_weight[ring])
+def _scores(block: Block, i: int, slices: Any, shifts: ShiftBasis, part: slice) -> Any:
+    """Log-likelihoods of one particle on part of the samples, (n_rot, n_trans)."""
+    trials = shifts.of(block.images.masked[i, part])
+    return expectation.log_likelihoods(slices, trials, block.images.contrast[i, part], block.model.score_weight[part])
 
 
 def _reach_of_ring(block: Block, i: int) -> float:

@@ -54,13 +54,18 @@ class SliceTable:
         masked, contrast = images.masked[:, :n], images.contrast[:, :n]
         weight = (model.score_weight[:n] > 0).astype(np.float32) if is_cc else model.score_weight[:n]
         folded = masked * (contrast * weight)
-        trials = (folded[:, None, :] * shifts.ramps[None, :, :]).reshape(-1, n)
+        functions = shifts.ramps if shifts.functions is None else shifts.functions
+        trials = as_real((folded[:, None, :] * functions[None, :, :]).reshape(-1, n))
         squared = contrast**2 * weight
         out = xp.empty((self.n_rot, len(masked), len(shifts.ramps)), dtype=np.float32)
         norm = xp.sqrt(((masked.real**2 + masked.imag**2) * weight).sum(axis=1))
         for start, slices, power in self._chunks():
             part = out[start : start + len(slices)]
-            xp.matmul(as_real(slices), as_real(trials).T, out=part.reshape(len(slices), -1))
+            if shifts.coefficients is None:
+                xp.matmul(as_real(slices), trials.T, out=part.reshape(len(slices), -1))
+            else:
+                products = (as_real(slices) @ trials.T).reshape(-1, len(functions))
+                xp.matmul(products, shifts.coefficients.T, out=part.reshape(-1, len(shifts.ramps)))
             energy = power @ squared.T
             if is_cc:
                 part /= xp.maximum(xp.sqrt(energy) * norm[None, :], np.float32(1e-30))[:, :, None]

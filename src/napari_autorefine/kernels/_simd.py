@@ -185,11 +185,11 @@ def _four_lines(builder: Any, base: Any, layout: Any, corners: Any, n_channel: i
         places = [_doubled(builder, place) for place in places] if n_channel == 2 else places
         parts = [_load(builder, base, place, kind) for place in places]
         halves = [_pick(builder, a, b, range(4 * n_channel)) for a, b in (parts[:2], parts[2:])]
-        lines.append(_pick(builder, *halves, range(8 * n_channel)))
+        lines.append(_pick(builder, halves[0], halves[1], range(8 * n_channel)))
     return lines
 
 
-# Trilinear samples of a volume (interleaved complex, or real) at ``matrices[first : first + 9] @ points[:, k : k + 16]``;
+# Trilinear samples of a complex or real volume at ``matrices[first : first + 9] @ points[:, k : k + 16]``.
 # ``layout`` is (centre, stride_y, stride_z) in voxels, ``points`` (3 n_point,). Sixteen values are written to
 # ``out[at:]``, 0 beyond ``r2_max``.
 interpolate_block = _interpolation(2)
@@ -239,8 +239,8 @@ def scatter_block(  # type: ignore[no-untyped-def]
         with builder.if_then(some):
             lanes = [builder.add(args[11], ir.Constant(_I64, BLOCK * half)) for half in range(2)]
             pair = [_load(builder, values_base, lane, _FLOATS) for lane in lanes]
-            re = _pick(builder, *pair, range(0, 2 * BLOCK, 2))
-            im = _mul(builder, _pick(builder, *pair, range(1, 2 * BLOCK, 2)), own[2])
+            re = _pick(builder, pair[0], pair[1], range(0, 2 * BLOCK, 2))
+            im = _mul(builder, _pick(builder, pair[0], pair[1], range(1, 2 * BLOCK, 2)), own[2])
             mass = _load(builder, masses_base, args[13], _FLOATS)
             mass = _mul(builder, mass, _splat(builder, args[14], _FLOATS))
             cell = _Cell(builder, (data_base, weight_base), layout_, fractions)
