@@ -88,6 +88,8 @@ def test_a_form_shows_the_defaults_of_its_job(make_form: Callable[..., Any], job
 def test_values_make_parameters_and_a_command_line(make_form: Callable[..., Any]) -> None:
     form = make_form()
     assert "missing" in form.problem and form.command() == ""
+    assert make_form("postprocess").problem == "One of the 2 unfiltered half-maps is missing."
+    assert make_form("extract").problem == "Micrograph STAR file is missing."
     form.set_values(SEED)
     assert form.problem == ""
     params = form.params()
@@ -233,16 +235,15 @@ def test_angstroms_of_jobs_are_printed(qapp: Any) -> None:
 
 
 def test_a_dropped_file_goes_into_the_field(make_form: Callable[..., Any]) -> None:
-    from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
-    from qtpy.QtGui import QDropEvent
+    from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
+    from qtpy.QtGui import QDragEnterEvent, QDropEvent
     from qtpy.QtWidgets import QApplication
 
     form = make_form()
     line = form.fields["reference"].widget.native
     data = QMimeData()
     data.setUrls([QUrl.fromLocalFile(str(form.project.folder / "ref.mrc"))])
-    drop = QDropEvent(
-        QPointF(3, 3), Qt.DropAction.CopyAction, data, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
-    )
-    QApplication.sendEvent(line, drop)
+    details = (Qt.DropAction.CopyAction, data, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier)
+    QApplication.sendEvent(line, QDragEnterEvent(QPoint(3, 3), *details))
+    QApplication.sendEvent(line, QDropEvent(QPointF(3, 3), *details))
     assert form.fields["reference"].read() == "ref.mrc"

@@ -153,4 +153,6 @@ def in_labels(job: str, text: str, records: tuple[FieldRecord, ...]) -> str:
     def shown(match: re.Match[str]) -> str:
         return labels.get(match[1], match[0])
 
-    return re.sub(r"--(\w+)", shown, text)
+    text = re.sub(r"--(\w+)", shown, text)
+    text = re.sub(r"(?:^|(?<=; ))(\w+)(?= is missing|: | must be )", shown, text)
+    return re.sub(r"(.+?), the \1, (is missing)", r"\1 \2", text, flags=re.IGNORECASE)
