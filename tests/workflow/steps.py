@@ -149,7 +149,8 @@ class Site:
             f"--i {particles} --ref {reference} --o {prefix} --auto_refine --split_random_halves --firstiter_cc"
             f" --ini_high 30 --sym {SYMMETRY} --ctf --particle_diameter {DIAMETER_A:g} --zero_mask --flatten_solvent"
             " --norm --scale --oversampling 1 --healpix_order 2 --auto_local_healpix_order 4 --offset_range 5"
-            " --offset_step 2 --low_resol_join_halves 40 --pad 2 --pool 3 --random_seed 1"
+            " --offset_step 2 --auto_ignore_angles --auto_resol_angles --low_resol_join_halves 40 --pad 2 --pool 3"
+            " --random_seed 1"
         ).split()
         if side == OURS:
             self.run(OURS, "refine", f"{prefix}_class001.mrc", [*words, "--cpu", "--j", str(self.sizes.threads)])
