@@ -163,7 +163,7 @@ def open_images(
     found = ~np.isin(coordinates.micrograph, lost)
     if lost:
         n_lost = int((~found).sum())
-        yield Message(text=f"{len(lost)} micrographs with {n_lost} particles are missing.", level="warning")
+        yield Message(text=f"Missing micrographs: {len(lost)}, with {n_lost} particles.", level="warning")
     return images, found
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from napari_autorefine.errors import InputError
 from napari_autorefine.events import Event, Message, Progress
-from napari_autorefine.io.mrc import read_header
+from napari_autorefine.io.mrc import check_complete, read_header
 from napari_autorefine.io.stack_writer import StackWriter
 from napari_autorefine.io.star import read_star
 from napari_autorefine.io.tables import write_star
@@ -179,7 +179,7 @@ def is_done(plan: ExtractionPlan, task: MicrographTask, params: ExtractParams) -
     RELION's files say nothing of its options; there coordinates, box and pixel size decide.
     """
     try:
-        header, star = read_header(task.stack), read_star(task.star)
+        header, star = check_complete(read_header(task.stack)), read_star(task.star)
     except InputError:
         return False
     table = star.loop("images")
