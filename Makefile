@@ -1,6 +1,6 @@
 # Every target makes the environment it needs. Only Python (3.11 or newer, with venv), make and a network are required.
 #
-#   make demo    simulate particles, refine them, report into demo_output/
+#   make demo    from simulated micrographs to a sharpened map and its report, in demo_output/
 #   make test    run the tests
 #   make test-gpu  run those that need a GPU; CUDA=cuda13 where its driver is that new
 #   make lint    ruff, mypy, import contracts

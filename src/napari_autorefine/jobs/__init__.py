@@ -53,7 +53,12 @@ JOBS: dict[str, Job] = {
     job.name: job
     for job in (
         Job(name="refine", title="3D auto-refinement of particles, to convergence", params_class="RefineParams"),
-        Job(name="simulate", title="Make a particle set from atoms", params_class="SimulateParams", positional="model"),
+        Job(
+            name="simulate",
+            title="Make particles or micrographs from atoms",
+            params_class="SimulateParams",
+            positional="model",
+        ),
         Job(name="extract", title="Cut particles from micrographs", params_class="ExtractParams"),
         Job(name="rebox", title="Change pixel size and box of maps", params_class="ReboxParams"),
         Job(name="recenter", title="Move the centre of particles to a point of the map", params_class="RecenterParams"),
@@ -62,6 +67,6 @@ JOBS: dict[str, Job] = {
         Job(name="postprocess", title="Resolution and sharpening of two half maps", params_class="PostprocessParams"),
         Job(name="report", title="One page on a job", params_class="ReportParams", positional="folder"),
         Job(name="info", title="Describe MRC and STAR files", params_class="InfoParams", positional="files"),
-        Job(name="demo", title="Simulate, refine and report in a few minutes", params_class="DemoParams"),
+        Job(name="demo", title="From simulated micrographs to a map and its report", params_class="DemoParams"),
     )
 }
