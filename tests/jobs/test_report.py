@@ -352,3 +352,30 @@ def test_recorded_post_processing_of_relion(tmp_path: Path, shared_data: Path) -
     page = PageReader(written(list(report(ReportParams(folder=str(folder), output=str(tmp_path / "r.html"))))))
     assert "Resolution 9.88 Å." in page.text
     assert "masked, corrected 9.88 Å" in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
+def test_empty_shells_of_relion_do_not_stop_a_report(tmp_path: Path) -> None:
+    folder = relion_refinement(tmp_path / "job007", n=1)
+    for path in folder.glob("*model.star"):
+        star = read_star(path)
+        spectra = star.loop("model_class_1")
+        assert spectra is not None
+        spectra["rlnGoldStandardFsc"] = spectra["rlnGoldStandardFsc"].where(spectra["rlnSpectralIndex"] < 7, np.nan)
+        spectra["rlnReferenceSigma2"] = np.inf
+        write_star(path, star.tables)
+    data = read_star(folder / "run_data.star")
+    particles = data.loop("particles")
+    assert particles is not None
+    particles.loc[3, "rlnNormCorrection"] = np.nan
+    write_star(folder / "run_data.star", data.tables)
+    assert page_of(folder).headings == ALL
+
+
+def test_a_value_that_is_no_number_is_named_with_its_file(tmp_path: Path) -> None:
+    folder = relion_refinement(tmp_path / "job007", n=1)
+    path = folder / "run_it001_sampling.star"
+    path.write_text(re.sub(r"(_rlnOffsetStep +)\S+", r"\1wide", path.read_text()))
+    with pytest.raises(
+        InputError, match=r"run_it001_sampling\.star: the value 'wide' of rlnOffsetStep is not a number"
+    ):
+        page_of(folder)

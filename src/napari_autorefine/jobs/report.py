@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,7 @@ from napari_autorefine.jobs.report_maps import PostProcess, postprocess_file, re
 from napari_autorefine.jobs.report_page import Page, Section, Verdict, write_page
 from napari_autorefine.jobs.report_read import RunFileList, read_particle_tables, read_run, runs_of
 from napari_autorefine.jobs.report_refinement import examine, refinement_page
-from napari_autorefine.params import JobParams, Param
+from napari_autorefine.params import JobParams, Param, command_line
 
 
 class ReportParams(JobParams):
@@ -27,32 +28,36 @@ class ReportParams(JobParams):
         Param(
             "Job folder",
             "Folder of a refinement, ours or RELION's, finished or running; of a post-processing or an extraction.",
+            "I/O",
             flags=("folder", "i"),
             file_kind="folder",
         ),
     ]
     output: Annotated[
         str | None,
-        Param("Report", "HTML file; by default report.html in the folder.", flags=("o",), file_kind="write"),
+        Param("Report", "HTML file; by default report.html in the folder.", "I/O", flags=("o",), file_kind="write"),
     ] = None
     run: Annotated[
         str,
-        Param("Run", "Name that the run's files start with, when the folder holds several; by default the newest."),
+        Param(
+            "Run", "Name that the run's files start with, when the folder holds several; by default the newest.", "I/O"
+        ),
     ] = ""
     mask: Annotated[
         str | None,
         Param(
             "Mask",
             "Mask for the FSC of the half-maps; by default the one of the run or of the post-processing.",
+            "I/O",
             file_kind="read",
         ),
     ] = None
     postprocess: Annotated[
         str | None,
-        Param("Post-processing", "Folder of a post-processing of this run, for its FSC and Guinier plot.",
+        Param("Post-processing", "Folder of a post-processing of this run, for its FSC and Guinier plot.", "I/O",
               file_kind="folder"),
     ] = None  # fmt: skip
-    overwrite: Annotated[bool, Param("Overwrite", "Replace an earlier report.")] = False
+    overwrite: Annotated[bool, Param("Overwrite", "Replace an earlier report.", "I/O")] = False
 
 
 def report(params: ReportParams, *, extra: Sequence[Section] = (), verdicts: Sequence[Verdict] = ()) -> Iterator[Event]:
@@ -83,6 +88,7 @@ def report(params: ReportParams, *, extra: Sequence[Section] = (), verdicts: Seq
         page = yield from _refinement(files, params, post, extra=extra, verdicts=verdicts)
     else:
         page = yield from _other(folder, post, params)
+    page = replace(page, footer=f"{page.footer} Command: {command_line('report', params)}")
     path = write_page(output, page)
     sentences = [f"{verdict.headline} {verdict.text}".strip() for verdict in page.verdicts]
     for sentence, verdict in zip(sentences, page.verdicts, strict=True):

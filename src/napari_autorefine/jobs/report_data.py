@@ -169,4 +169,19 @@ def column(star: StarFile, name: str, label: str, path: Path) -> np.ndarray | No
     table = star.loop(name)
     if table is None or label not in table:
         return None
-    return Columns(table=table, file=str(path), name=name).numbers(label)
+    return values_of(Columns(table=table, file=str(path), name=name), label)
+
+
+def values_of(columns: Columns, label: str) -> np.ndarray:
+    """Return a column as (n,) float64 with NaN for what is not finite: RELION writes nan and inf for empty shells.
+
+    Raises
+    ------
+    InputError
+        When a value is not a number.
+    """
+    try:
+        values = columns.table[label].to_numpy().astype(np.float64)
+    except ValueError:
+        values = columns.numbers(label)  # names the row
+    return np.where(np.isfinite(values), values, np.nan)

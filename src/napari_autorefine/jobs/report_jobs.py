@@ -11,7 +11,7 @@ from napari_autorefine.jobs.plots import picture, shell_resolution_A, slices_fig
 from napari_autorefine.jobs.record import JobRecord, read_record
 from napari_autorefine.jobs.render import map_figure
 from napari_autorefine.jobs.report_data import number
-from napari_autorefine.jobs.report_maps import PostProcess, program_of
+from napari_autorefine.jobs.report_maps import PostProcess, program_of, sharpened_map
 from napari_autorefine.jobs.report_page import Block, Page, Section, Verdict
 from napari_autorefine.jobs.report_particles import extraction_section
 from napari_autorefine.jobs.report_provenance import parameter_section, provenance_section
@@ -80,8 +80,8 @@ def _verdicts(post: PostProcess, resolution: float) -> list[Verdict]:
 
 
 def _maps(post: PostProcess) -> Section | None:
-    path = post.path.with_suffix(".mrc")
-    if not path.is_file():
+    path = sharpened_map(post)
+    if path is None:
         return None
     volume = read_volume(path)
     blocks: list[Block] = [

@@ -15,7 +15,7 @@ from napari_autorefine.errors import InputError
 from napari_autorefine.io.columns import Columns
 from napari_autorefine.io.mrc import read_volume
 from napari_autorefine.io.tables import ListTable, read_star
-from napari_autorefine.jobs.report_data import Run
+from napari_autorefine.jobs.report_data import Run, values_of
 
 _FROM_FILES = "From the unfiltered half-maps; the curve that the refinement itself went by is among the values."
 
@@ -95,7 +95,7 @@ def _model_curves(run: Run) -> Curves | None:
     if curve is None or not np.isfinite(run.voxel_size_A):
         return None
     note = "From the model file; half-maps are joined at low resolution there, so that the first shells are 1."
-    return Curves(curves={"half-maps": curve}, voxel_size_A=run.voxel_size_A, note=note)
+    return Curves(curves={"half-maps": np.nan_to_num(curve)}, voxel_size_A=run.voxel_size_A, note=note)
 
 
 def _mask_of(run: Run, mask: str | None, postprocess: PostProcess | None) -> tuple[Path | None, str]:
@@ -158,7 +158,7 @@ def read_postprocess(path: Path) -> PostProcess:
     if table is None:
         raise InputError(f"{path} is not the result of a post-processing: it has no table 'data_fsc'.")
     columns = Columns(table=table, file=str(path), name="fsc")
-    curves = {name: columns.numbers(label) for name, label in _FSC_LABELS.items() if label in columns}
+    curves = {name: np.nan_to_num(values_of(columns, label)) for name, label in _FSC_LABELS.items() if label in columns}
     if not curves:
         raise InputError(f"{path}, table 'data_fsc': no column with an FSC was found.")
     frequency = columns.numbers("rlnResolution")
@@ -180,11 +180,17 @@ def _guinier(table: pd.DataFrame | None, path: Path) -> dict[str, tuple[np.ndarr
     found = {}
     for name, label in _GUINIER_LABELS.items():
         if label in columns:
-            values = columns.numbers(label)
+            values = values_of(columns, label)
             shown = values > _NO_AMPLITUDE
             if shown.any():
                 found[name] = (square[shown], values[shown])
     return found
+
+
+def sharpened_map(post: PostProcess) -> Path | None:
+    """Return the map that a post-processing made, the masked one if it is there."""
+    stem = post.path.with_suffix("")
+    return next((path for path in (Path(f"{stem}_masked.mrc"), Path(f"{stem}.mrc")) if path.is_file()), None)
 
 
 def program_of(comments: tuple[str, ...]) -> tuple[str, str]:

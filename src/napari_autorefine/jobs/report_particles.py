@@ -15,7 +15,7 @@ from napari_autorefine.io.names import split_image_name
 from napari_autorefine.io.run_tables import INTENSITY_LABEL
 from napari_autorefine.jobs import report_plots as plots
 from napari_autorefine.jobs.plots import picture
-from napari_autorefine.jobs.report_data import Run
+from napari_autorefine.jobs.report_data import Run, values_of
 from napari_autorefine.jobs.report_maps import find_beside
 from napari_autorefine.jobs.report_page import Block, Section, Table
 from napari_autorefine.jobs.report_verdicts import picked_point_A
@@ -57,17 +57,18 @@ def _offsets(run: Run, particles: Columns) -> list[Block]:
 def _histograms(particles: Columns) -> list[Block]:
     """Return the histograms of the columns that are there and not all alike."""
     wanted = {
-        "rlnMaxValueProbDistribution": ("Weight of the best pose", "Weight", 1.0),
-        "rlnNrOfSignificantSamples": ("Poses that count", "Coarse poses with 99.9 % of the weight", 1.0),
-        "rlnNormCorrection": ("Normalisation", "Deviation of the image without the particle", 1.0),
-        INTENSITY_LABEL: ("Intensity of the particles", "Intensity relative to the group", 1.0),
-        "rlnLogLikeliContribution": ("Log-likelihood", "Log-likelihood of the image", 1.0),
+        "rlnMaxValueProbDistribution": ("Weight of the best pose", "Weight"),
+        "rlnNrOfSignificantSamples": ("Poses that count", "Coarse poses with 99.9 % of the weight"),
+        "rlnNormCorrection": ("Normalisation", "Deviation of the image without the particle"),
+        INTENSITY_LABEL: ("Intensity of the particles", "Intensity relative to the group"),
+        "rlnLogLikeliContribution": ("Log-likelihood", "Log-likelihood of the image"),
     }
     blocks: list[Block] = []
-    for label, (title, x_label, factor) in wanted.items():
+    for label, (title, x_label) in wanted.items():
         if label in particles:
-            values = particles.numbers(label) * factor
-            if np.ptp(values) > 0:
+            values = values_of(particles, label)
+            values = values[np.isfinite(values)]
+            if len(values) and np.ptp(values) > 0:
                 blocks.append(_half(plots.histogram_figure(values, title=title, x_label=x_label), alt=f"{title}"))
     return blocks + defocus_pictures(particles)
 

@@ -185,13 +185,16 @@ def histogram_figure(
     if high <= low:
         low, high = low - 0.5, high + 0.5
     edges = np.linspace(low, high, 41)
-    if np.all(values == np.rint(values)) and high - low < len(edges):
+    is_whole = bool(np.all(values == np.rint(values)) and high - low < len(edges))
+    if is_whole:
         edges = np.arange(np.floor(low), np.ceil(high) + 2) - 0.5  # one bar per whole number
     axes.hist(np.clip(values, low, high), bins=edges.tolist(), color=COLORS[0], alpha=0.85)
     median = float(np.median(values))
     text = f"{median:.0f}" if abs(median) >= 1000 else f"{median:.4g}"
     axes.axvline(median, color=COLORS[1], linewidth=1.4, label=f"median {text.replace('-', '−')}{unit}")
     style_axes(axes, x_label=x_label, y_label=y_label, title=title)
+    axes.xaxis.set_major_locator(MaxNLocator(7, integer=is_whole))
+    axes.yaxis.set_major_locator(MaxNLocator(7, integer=True))
     axes.legend(loc="best", **LEGEND)
     return figure
 
@@ -273,6 +276,7 @@ def guinier_figure(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], line: tu
         label = f"fit, B = {4 * line[0]:.0f} Å²".replace("-", "−")
         axes.plot(ends, line[1] + line[0] * ends, color=MUTED, linewidth=1.1, linestyle=_DASHED, label=label)
     style_axes(axes, x_label="1 / resolution² (1/Å²)", y_label="ln (amplitude)", title="Guinier plot")
+    axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.legend(loc="best", **LEGEND)
     return figure
 

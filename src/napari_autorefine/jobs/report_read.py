@@ -93,10 +93,10 @@ def read_run(files: RunFileList) -> Iterator[Progress | Run]:
         found = {kind: Model(path=group[kind], star=star) for kind, star in stars.items() if kind.endswith("model")}
         _check_refinement(group, stars, found)
         if found or "optimiser" in stars:
-            iterations.append(_iteration(None if n == _FINAL else n, stars, found))
+            iterations.append(_iteration(None if n == _FINAL else n, group, stars, found))
         curve = found["half1_model"].spectrum("rlnGoldStandardFsc") if "half1_model" in found else None
         if curve is not None and n:
-            history[n] = curve
+            history[n] = np.nan_to_num(curve)
         models |= {kind: model for kind, model in found.items() if kind != "model" or n == _FINAL}
     yield _run(files, tuple(iterations), models, history)
 
@@ -114,7 +114,9 @@ def _check_refinement(group: Mapping[str, Path], stars: Mapping[str, StarFile], 
         raise InputError(f"{path} is of a classification; report describes auto-refinements (Refine3D).")
 
 
-def _iteration(n: int | None, stars: Mapping[str, StarFile], models: Mapping[str, Model]) -> Iteration:
+def _iteration(
+    n: int | None, paths: Mapping[str, Path], stars: Mapping[str, StarFile], models: Mapping[str, Model]
+) -> Iteration:
     model = models.get("model") or models.get("half1_model") or models.get("half2_model")
     values = {} if model is None else _model_values(model)
     for kind, name, labels in (
@@ -122,7 +124,7 @@ def _iteration(n: int | None, stars: Mapping[str, StarFile], models: Mapping[str
         ("optimiser", "optimiser_general", _OPTIMISER_LABELS),
     ):
         pairs = stars[kind].pairs(name) if kind in stars else None
-        values |= {key: number(pairs, label, Path(f"_{kind}.star")) for key, label in labels.items()}
+        values |= {key: number(pairs, label, paths.get(kind, Path())) for key, label in labels.items()}
     order = values["healpix_order"]
     values["offset_step_A"] /= 2
     values["angular_step_deg"] = angular_step_deg(int(order)) / 2 if math.isfinite(order) else math.nan

@@ -23,7 +23,7 @@ from napari_autorefine.jobs.plots import (
 )
 from napari_autorefine.jobs.render import map_figure, surface_figure
 from napari_autorefine.jobs.report_data import UNKNOWN, Iteration
-from napari_autorefine.jobs.report_maps import Curves, PostProcess
+from napari_autorefine.jobs.report_maps import Curves, PostProcess, sharpened_map
 from napari_autorefine.jobs.report_page import Block, Picture, Section, Table, Text
 from napari_autorefine.jobs.report_verdicts import Findings, group_of
 
@@ -166,8 +166,8 @@ def map_section(found: Findings) -> Section | None:
     names |= {f"filtered half{n}": f"half-map {n}, filtered" for n in (1, 2)}
     blocks: list[Block] = []
     shown = {names[kind]: volume.data for kind, volume in maps.items()}
-    post = None if found.postprocess is None else found.postprocess.path.with_suffix(".mrc")
-    if post is not None and post.is_file():
+    post = None if found.postprocess is None else sharpened_map(found.postprocess)
+    if post is not None:
         blocks.append(_surface("Sharpened map", read_volume(post).data, f"{post}"))
     if "map" in shown:
         blocks.append(_surface("Map", shown["map"], f"{found.run.maps['map']}, neither masked nor sharpened"))
