@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import errno
 import io
 import signal
 import sys
@@ -18,10 +17,11 @@ from pydantic import BaseModel
 from napari_autorefine import __version__
 from napari_autorefine.errors import InputError
 from napari_autorefine.jobs import JOBS, Job
+from napari_autorefine.jobs.failures import failure_text
 from napari_autorefine.params import FieldRecord, ForeignOption, describe, make_params
 from napari_autorefine.terminal import show
 
-_RELION_MARKS = ("auto_refine", "split_random_halves", "extract")
+_RELION_MARKS = ("auto_refine", "split_random_halves", "extract", "pipeline_control")
 _FOREIGN = "foreign:"
 
 
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.close()  # the reader of a pipe went away: nobody to tell
         return 1
     except OSError as error:
-        return _fail(os_error_text(error), 2)
+        return _fail(failure_text(error), 2)
 
 
 @contextmanager
@@ -56,16 +56,6 @@ def _termination_as_interruption() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, earlier)
-
-
-def os_error_text(error: OSError) -> str:
-    """Return one sentence for an error of the file system."""
-    where = f" ({error.filename})" if error.filename else ""
-    if error.errno == errno.ENOSPC:
-        return f"No space is left for the output{where}; free some or choose another folder with --o."
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"No permission to read or write{where}; choose another folder or change its permissions."
-    return f"{error.strerror or error}{where}."
 
 
 def _fail(text: str, status: int) -> int:
@@ -112,8 +102,9 @@ class _Parser(argparse.ArgumentParser):
 def parse(job: Job, words: Sequence[str]) -> tuple[BaseModel, list[str]]:
     """Return the parameters of a command line, and what the user should know about how it was read.
 
-    A line that holds ``--auto_refine``, ``--split_random_halves`` or ``--extract`` was made for RELION: options that it
-    lacks then have the value they have in RELION's program. Otherwise they have this package's defaults.
+    A line that holds ``--auto_refine``, ``--split_random_halves``, ``--extract`` or ``--pipeline_control`` was made for
+    RELION: options that it lacks then have the value they have in RELION's program. Otherwise they have this package's
+    defaults.
     """
     found, rest = make_parser(job).parse_known_args(_positional_first(job, [_plain(word) for word in words]))
     if rest:

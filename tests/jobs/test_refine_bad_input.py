@@ -183,7 +183,7 @@ CASES: list[tuple[Break, tuple[str, ...]]] = [
     (not_square, ("not square",)),
     (other_pixel_size_in_the_header, ("3.3",)),
     (other_box_of_the_map, ("20 px", "autorefine rebox", "--new_box 16", "--trust_ref_size")),
-    (other_pixel_size_of_the_map, ("2.5 A", "--rescale_angpix 3 --new_box 16")),
+    (other_pixel_size_of_the_map, ("2.5 A", "--rescale_angpix 3 --force_pixel_size --new_box 16")),
     (map_not_cubic, ("not cubic",)),
     (empty_map, ("zero everywhere",)),
     (missing_map, ("ref.mrc does not exist",)),

@@ -17,6 +17,7 @@ from napari_autorefine.io.names import find_image_file, search_folders
 from napari_autorefine.io.runs import RunFolder, SavedRun
 from napari_autorefine.io.stack import ParticleStack
 from napari_autorefine.io.star import are_tilt_stacks, missing_ctf_columns, read_particles, read_star
+from napari_autorefine.jobs.map_inputs import rebox_line
 from napari_autorefine.jobs.refine_params import RefineParams
 from napari_autorefine.jobs.run_files import files_of_run
 from napari_autorefine.model.optics import OpticsGroup
@@ -181,9 +182,9 @@ def _reference(path: str, group: OpticsGroup, params: RefineParams, notes: list[
     has = f"{path} has {shape[0]} px at {volume.voxel_size_A:.6g} A"
     want = f"the particles {group.box_size} px at {group.pixel_size_A:.6g} A"
     if not params.trust_ref_size:
-        rescale = "" if same_pixel else f" --rescale_angpix {group.pixel_size_A:.6g}"
+        line = rebox_line(path, box_size=group.box_size, voxel_size_A=None if same_pixel else group.pixel_size_A)
         raise InputError(
-            f"{has} but {want}: run autorefine rebox --i {path} --o NEW.mrc{rescale} --new_box {group.box_size},"
+            f"{has} but {want}: run {line},"
             " or give --trust_ref_size to have it done, or --ref_angpix if the header is wrong."
         )
     notes.append(Message(text=f"{has}, {want}: the map is resampled.{_misfit(volume, group)}"))

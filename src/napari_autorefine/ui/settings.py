@@ -23,7 +23,6 @@ class Settings:
     gpu_ids : RELION's notation, ``0:1``; empty for all
     threads : CPU threads; 0 for all cores
     scratch_dir : folder for copies of the particles; empty for none
-    separate_process : run jobs in a process of their own
     """
 
     match_chimerax: bool = True
@@ -32,7 +31,6 @@ class Settings:
     gpu_ids: str = ""
     threads: int = 0
     scratch_dir: str = ""
-    separate_process: bool = True
 
 
 def read_settings() -> Settings:
@@ -50,7 +48,6 @@ def read_settings() -> Settings:
         gpu_ids=str(compute.gpu_ids),
         threads=int(compute.threads),
         scratch_dir=str(compute.scratch_dir),
-        separate_process=bool(compute.separate_process),
     )
 
 
