@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import model_validator
 
-from napari_autorefine.params import JobParams, Param
+from napari_autorefine.params import JobParams, Param, describe
 
 INPUT, PARTICLES, OPTICS, NOISE = "Input and output", "Particles", "Optics", "Signal and noise"
 MICROGRAPHS = "Micrographs"
@@ -219,8 +219,11 @@ class SimulateParams(JobParams):
             raise ValueError("defocus_min is larger than defocus_max")
         if self.micrographs:
             self._check_micrographs()
-        elif self.earlier_binning:
-            raise ValueError("earlier_binning needs micrographs to extract from; give --micrographs")
+            return self
+        records = (record for record in describe(type(self)) if record.param.group == MICROGRAPHS)
+        given = [record.flags[0] for record in records if getattr(self, record.name) != record.default]
+        if given:
+            raise ValueError(f"{given[0]} is for micrographs; give --micrographs, or leave it out")
         return self
 
     def _check_micrographs(self) -> None:
@@ -228,6 +231,8 @@ class SimulateParams(JobParams):
             raise ValueError(f"{self.n_particle} particles are too few for {self.micrographs} micrographs")
         if len(self.micrograph_size) > 2:
             raise ValueError(f"micrograph_size takes columns and rows, not {len(self.micrograph_size)} numbers")
+        if self.groups != type(self).model_fields["groups"].default:
+            raise ValueError("groups is for particle stacks; with --micrographs leave it out")
         if self.noise_length_A:
             raise ValueError("noise_length is for particle stacks; the noise of micrographs is shaped by --ice")
         if self.earlier_binning and self.box_size % (2 * self.earlier_binning):
