@@ -72,6 +72,7 @@ th, td {{ padding: .28rem 1.5rem .28rem 0; border-bottom: 1px solid var(--grid);
   vertical-align: top; }}
 th {{ font-weight: 600; font-size: .82rem; color: var(--muted); vertical-align: bottom; }}
 td {{ overflow-wrap: anywhere; }}
+td:first-child {{ overflow-wrap: normal; }}
 td.number {{ white-space: nowrap; overflow-wrap: normal; }}
 details {{ margin: 0 0 .9rem; }}
 summary {{ cursor: pointer; color: var(--c0); font-size: .92rem; padding: .1rem 0 .4rem; }}
