@@ -25,17 +25,20 @@ def image_statistics(images: np.ndarray) -> ImageStatistics:
     return ImageStatistics(smallest=values[0], largest=values[1], mean=values[2], variance=values[3])
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
 def _statistics(images: np.ndarray, values: np.ndarray) -> None:
     pixels = images.shape[1] * images.shape[2]
     for n in range(images.shape[0]):
-        smallest, largest, total, square = np.inf, -np.inf, 0.0, 0.0
-        for j in range(images.shape[1]):
-            for i in range(images.shape[2]):
-                value = np.float64(images[n, j, i])
-                smallest, largest = min(smallest, value), max(largest, value)
-                total += value
-                square += value * value
+        image = images[n].ravel()
+        smallest, largest, total, square = image[0], image[0], 0.0, 0.0
+        for i in range(pixels):
+            value = image[i]
+            smallest = value if value < smallest else smallest
+            largest = value if value > largest else largest
+        for i in range(pixels):
+            exact = np.float64(image[i])
+            total += exact
+            square += exact * exact
         mean = total / pixels
         values[0, n], values[1, n], values[2, n] = smallest, largest, mean
         values[3, n] = max(square / pixels - mean * mean, 0.0)
