@@ -307,56 +307,24 @@ def test_outputs_are_kept_and_never_the_input(tmp_path: Path, capsys: pytest.Cap
     assert main([*line, str(target), "--overwrite"]) == 0
 
 
-def empty(folder: Path) -> None:
-    write_volume(folder / "mask.mrc", np.zeros((32, 32, 32), np.float32), 5.4)
+BODY = phantom_and_mask()[1]
+UNFIT = [
+    ("mask.mrc", np.zeros_like(BODY), 5.4, "zero everywhere"),
+    ("mask.mrc", np.ones_like(BODY), 5.4, "is 1 everywhere; give another mask"),
+    ("mask.mrc", BODY[4:-4, 4:-4, 4:-4], 5.4, "autorefine rebox"),
+    ("mask.mrc", BODY, 2.7, "--rescale_angpix 5.4"),
+    ("mask.mrc", 3 * BODY, 5.4, "between 0 and 1"),
+    ("map.mrc", BODY[4:-4], 5.4, "cubic"),
+    ("map.mrc", np.ones_like(BODY), 5.4, "give another map"),
+]
 
 
-def full(folder: Path) -> None:
-    write_volume(folder / "mask.mrc", np.ones((32, 32, 32), np.float32), 5.4)
-
-
-def other_box(folder: Path) -> None:
-    write_volume(folder / "mask.mrc", np.ones((24, 24, 24), np.float32), 5.4)
-
-
-def other_pixel(folder: Path) -> None:
-    write_volume(folder / "mask.mrc", phantom_and_mask()[1], 2.7)
-
-
-def not_cubic(folder: Path) -> None:
-    write_volume(folder / "map.mrc", np.ones((24, 32, 32), np.float32), 5.4)
-
-
-def flat(folder: Path) -> None:
-    write_volume(folder / "map.mrc", np.ones((32, 32, 32), np.float32), 5.4)
-
-
-def not_a_mask(folder: Path) -> None:
-    write_volume(folder / "mask.mrc", 3.0 * phantom_and_mask()[1], 5.4)
-
-
-def no_map(folder: Path) -> None:
-    (folder / "map.mrc").unlink()
-
-
-@pytest.mark.parametrize(
-    ("spoil", "text"),
-    [
-        (empty, "zero everywhere"),
-        (full, "is 1 everywhere; give another mask"),
-        (other_box, "autorefine rebox"),
-        (other_pixel, "--rescale_angpix 5.4"),
-        (not_cubic, "cubic"),
-        (flat, "give another map"),
-        (not_a_mask, "between 0 and 1"),
-        (no_map, "does not exist"),
-    ],
-)
+@pytest.mark.parametrize(("name", "values", "voxel_size_A", "text"), UNFIT)
 def test_map_and_mask_that_cannot_be_compared(
-    spoil: object, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, values: np.ndarray, voxel_size_A: float, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line, source, target = write_maps(tmp_path, (0.0, 0.0, 1.0)), posed(tmp_path), tmp_path / "new.star"
-    spoil(tmp_path)  # type: ignore[operator]
+    write_volume(tmp_path / name, values, voxel_size_A)
     assert main([*line, "--apply", "--i", str(source), "--o", str(target)]) == 2
     captured = capsys.readouterr()
     assert text in captured.err

@@ -22,7 +22,7 @@ from napari_autorefine.events import Finished, Progress
 from napari_autorefine.io.mrc import read_volume, write_stack, write_volume
 from napari_autorefine.io.star import read_star, write_star
 from napari_autorefine.jobs import JOBS
-from napari_autorefine.jobs.reconstruct import ReconstructParams, reconstruct
+from napari_autorefine.jobs.reconstruct import ReconstructParams, map_names, reconstruct
 from napari_autorefine.jobs.record import output_of
 from napari_autorefine.model.symmetry import point_group
 
@@ -88,6 +88,8 @@ def test_half_maps_have_the_names_that_post_processing_looks_for(
     assert main(line(star, tmp_path / "run", "--half-maps")) == 0
     assert "half-maps agree to" in capsys.readouterr().out
     halves = [tmp_path / f"run_half{half}_class001_unfil.mrc" for half in (1, 2)]
+    names = map_names(ReconstructParams(particles="p.star", output="job/run_class001.mrc", halves=True))
+    assert names.halves[0] == "job/run_half1_class001_unfil.mrc"
     for half, path in enumerate(halves, start=1):
         assert main(line(star, tmp_path / "one.mrc", "--subset", str(half), "--overwrite")) == 0
         np.testing.assert_array_equal(data(tmp_path / "one.mrc"), data(path))

@@ -89,7 +89,7 @@ def map_names(params: ReconstructParams) -> MapNames:
     if path.endswith((".mrcs", ".star")):
         raise InputError(f"--o {path} is not the name of a map; it should end in .mrc.")
     joint = path if path.endswith(_ENDINGS) else f"{path}.mrc"
-    prefix = Path(joint).with_suffix("")
+    prefix = str(Path(joint).with_suffix("")).removesuffix("_class001")
     halves = tuple(f"{prefix}_half{half}_class001_unfil.mrc" for half in (1, 2)) if params.halves else ()
     return MapNames(joint=joint, halves=halves)
 

@@ -36,7 +36,7 @@ _FSC_LABELS = (
     "rlnFourierShellCorrelation",
     "rlnFourierShellCorrelationUnmaskedMaps",
 )
-_BYTES_PER_VOXEL = 12
+_BYTES_PER_VOXEL, _GRIDDING_BYTES_PER_VOXEL = 12, 20
 _NARROWER = 0.97
 
 
@@ -185,9 +185,11 @@ def _cores() -> int:
 
 
 def _check_memory(options: InsertionOptions, params: ReconstructParams) -> None:
-    """Check that the Fourier volumes fit: the sums, a copy for symmetry, and those of the other half."""
+    """Check that the Fourier volumes fit: sums, a copy for symmetry, and the other half's."""
     radius = ceil(options.pad * options.r_max) + 1
     needed = (3 if params.halves else 2) * _BYTES_PER_VOXEL * (2 * radius + 1) ** 2 * (radius + 2)
+    if not params.skip_gridding:
+        needed += _GRIDDING_BYTES_PER_VOXEL * (options.pad * options.box_size) ** 3
     free = free_memory()
     if free is not None and needed > free:
         raise InputError(
