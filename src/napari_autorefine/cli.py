@@ -21,7 +21,7 @@ from napari_autorefine.jobs.failures import failure_text
 from napari_autorefine.params import FieldRecord, ForeignOption, describe, make_params
 from napari_autorefine.terminal import show
 
-_RELION_MARKS = ("auto_refine", "split_random_halves", "extract", "pipeline_control")
+_RELION_MARKS = ("auto_refine", "split_random_halves", "extract", "center", "pipeline_control")
 _FOREIGN = "foreign:"
 
 
@@ -102,9 +102,8 @@ class _Parser(argparse.ArgumentParser):
 def parse(job: Job, words: Sequence[str]) -> tuple[BaseModel, list[str]]:
     """Return the parameters of a command line, and what the user should know about how it was read.
 
-    A line that holds ``--auto_refine``, ``--split_random_halves``, ``--extract`` or ``--pipeline_control`` was made for
-    RELION: options that it lacks then have the value they have in RELION's program. Otherwise they have this package's
-    defaults.
+    A line that holds one of ``_RELION_MARKS`` was made for RELION: options that it lacks then have the value they have
+    in RELION's program. Otherwise they have this package's defaults.
     """
     found, rest = make_parser(job).parse_known_args(_positional_first(job, [_plain(word) for word in words]))
     if rest:
