@@ -98,7 +98,11 @@ def _recentering(site: Site, source: str, particles: str) -> Iterator[Row]:
         moved = ", ".join(f"{value:.2f}" for value in site.shift_px(maps[0], unmoved))
         wanted = ", ".join(f"{-value:g}" for value in MOVE_PX)
         text = f"FSC to 0.9 Nyquist above {_floor(site.agreement(*maps))}; moved by ({moved}) px, wanted ({wanted})"
-        yield "recentered particles", f"{'ours' if side == OURS else 'RELION'} → both (reconstruct)", text
+        yield (
+            f"recentered particles, refined by {source}",
+            f"{'ours' if side == OURS else 'RELION'} → both (reconstruct)",
+            text,
+        )
 
 
 def _floor(value: float) -> str:
@@ -108,9 +112,9 @@ def _floor(value: float) -> str:
 def _sharpening(site: Site, prefix: str, refined_by: str) -> Iterator[Row]:
     particles = f"{prefix}_data.star"
     halves = {
-        f"half-maps of {refined_by}'s refinement": f"{prefix}_half1_class001_unfil.mrc",
-        "half-maps, reconstruct": site.halves(OURS, particles, f"halves_{refined_by}"),
-        "half-maps, relion_reconstruct": site.halves(THEIRS, particles, f"halves_{refined_by}"),
+        f"half-maps, refined by {refined_by}": f"{prefix}_half1_class001_unfil.mrc",
+        "half-maps of reconstruct": site.halves(OURS, particles, f"halves_{refined_by}"),
+        "half-maps of relion_reconstruct": site.halves(THEIRS, particles, f"halves_{refined_by}"),
     }
     for number, (what, half) in enumerate(halves.items()):
         for side in BOTH:

@@ -56,7 +56,7 @@ class Sizes:
 
 TINY = Sizes(n_particle=120, micrographs=2, pixel_size_A=4.0, box=56, scaled=44, snr=0.6)
 SMALL = Sizes(n_particle=240, micrographs=4, pixel_size_A=3.0, box=80, scaled=60, snr=0.3)
-THOUSAND = Sizes(n_particle=1000, micrographs=10, pixel_size_A=2.0, box=120, scaled=96, snr=0.1)
+THOUSAND = Sizes(n_particle=1000, micrographs=10, pixel_size_A=2.0, box=120, scaled=96, snr=0.03)
 
 
 @dataclass(slots=True, kw_only=True)
