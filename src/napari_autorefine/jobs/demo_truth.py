@@ -16,6 +16,7 @@ from napari_autorefine.io.star import read_particles
 from napari_autorefine.jobs.extracted_truth import extracted_truth
 from napari_autorefine.jobs.measures import PoseErrors, molecule_mask, pose_errors
 from napari_autorefine.jobs.plots import crossing_A, error_figure, fsc_figure, new_figure, picture, slices_figure
+from napari_autorefine.jobs.render import surface_figure
 from napari_autorefine.jobs.report_page import Picture, Section, Table, Text, Verdict
 from napari_autorefine.model.resize import fourier_resize
 from napari_autorefine.model.symmetry import PointGroup
@@ -94,6 +95,7 @@ def truth_section(found: Comparison) -> Section:
         blocks=[
             Table(rows=rows),
             picture(errors, alt=f"Histograms of errors: angles, median {median:.2f}°, and offsets"),
+            *_surfaces(found),
             picture(
                 curve,
                 alt=f"Fourier shell correlation of map and truth, 0.5 at {found.resolution_A:.2f} Å",
@@ -104,9 +106,21 @@ def truth_section(found: Comparison) -> Section:
                 sections,
                 alt="Central sections of the refined map and of the truth",
                 caption=f"Sharpened map and truth, which is filtered to {found.resolution_A:.1f} Å.",
+                width="half",
             ),
         ],
     )
+
+
+def _surfaces(found: Comparison) -> list[Picture]:
+    """Return the surfaces of map and truth, both low-passed alike."""
+    smooth_A = 1.5 * found.resolution_A
+    pictures = []
+    for name, data in {"Refined": found.density, "Truth": found.truth}.items():
+        figure = surface_figure(low_pass_map(data.astype(np.float32), smooth_A, found.voxel_size_A), title=name)
+        alt = f"{name}: surface of the map, seen along z, low-passed to {smooth_A:.1f} Å"
+        pictures.append(picture(figure, alt=alt, width="half"))
+    return pictures
 
 
 def micrograph_section(micrograph: str, picks_px: np.ndarray, diameter_A: float, montage: bytes) -> Section:
