@@ -14,6 +14,7 @@ from napari_autorefine.io.columns import Columns
 from napari_autorefine.io.names import search_folders
 from napari_autorefine.io.optics import complete_optics, optics_groups, renumber_optics
 from napari_autorefine.io.relion30 import upgrade_relion_3_0
+from napari_autorefine.io.subtomogram_columns import are_marked_tilt_stacks, subtomogram_rows
 from napari_autorefine.io.tables import (
     VERSION_3_1,
     VERSION_5_0,
@@ -44,7 +45,6 @@ _EULER = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 _EULER_PRIOR = ("rlnAngleRotPrior", "rlnAngleTiltPrior", "rlnAnglePsiPrior")
 _ORIGIN = ("rlnOriginXAngst", "rlnOriginYAngst", "rlnOriginZAngst")
 _ORIGIN_PRIOR = ("rlnOriginXPriorAngst", "rlnOriginYPriorAngst", "rlnOriginZPriorAngst")
-_TWO_D_STACKS = "rlnTomoSubTomosAre2DStacks"
 
 
 def read_particles(path: str | os.PathLike[str], *, project_dir: str | os.PathLike[str] | None = None) -> Particles:
@@ -82,7 +82,7 @@ def read_particles(path: str | os.PathLike[str], *, project_dir: str | os.PathLi
         optics_index=optics_index,
         optics_table=optics_table,
         other_tables={name: table for name, table in star.tables.items() if name not in {"optics", "particles"}},
-        version=version,
+        version=(version, star.version),
     )
 
 
@@ -93,16 +93,24 @@ def _particles(
     optics_index: np.ndarray,
     optics_table: pd.DataFrame,
     other_tables: dict[str, object],
-    version: str,
+    version: tuple[str, int],
 ) -> Particles:
-    n_axis = 3 if _are_tilt_stacks(other_tables) or any(group.dimensionality == 3 for group in optics) else 2
+    micrographs = _micrograph_names(columns)
+    subtomograms = subtomogram_rows(
+        columns,
+        optics,
+        optics_index,
+        general=other_tables.get("general"),
+        version=version[1],
+        tomogram_names=micrographs,
+    )
+    n_axis = 2 if subtomograms is None else 3
     defocus_u = columns.stacked_or_none(["rlnDefocusU"])
     if defocus_u is None:
         defocus_A = np.full((len(columns), 2), np.nan)
     else:
         v = columns.numbers("rlnDefocusV")[:, None] if "rlnDefocusV" in columns else defocus_u
         defocus_A = np.concatenate([defocus_u, v], axis=1)
-    micrographs = _micrograph_names(columns)
     return Particles(
         image_name=columns.texts("rlnImageName"),
         micrograph_name=micrographs,
@@ -123,7 +131,8 @@ def _particles(
         euler_prior_deg=columns.stacked_or_none(_EULER_PRIOR),
         origin_prior_A=columns.stacked_or_none(_ORIGIN_PRIOR[:n_axis]),
         other_tables=other_tables,
-        version=version,
+        version=version[0],
+        subtomograms=subtomograms,
     )
 
 
@@ -157,16 +166,9 @@ def _halves(columns: Columns) -> np.ndarray:
     return halves.astype(np.int8)
 
 
-def _are_tilt_stacks(other_tables: Mapping[str, object]) -> bool:
-    general = other_tables.get("general")
-    if isinstance(general, pd.DataFrame):
-        return bool(len(general)) and str(general.get(_TWO_D_STACKS, pd.Series([0])).iloc[0]) == "1"
-    return isinstance(general, dict) and general.get(_TWO_D_STACKS, 0) == 1
-
-
 def are_tilt_stacks(particles: Particles) -> bool:
     """Tell whether every image of the set is a stack of tilt images (RELION 5 tomography)."""
-    return _are_tilt_stacks(particles.other_tables)
+    return are_marked_tilt_stacks(particles.other_tables.get("general"))
 
 
 def missing_ctf_columns(particles: Particles) -> tuple[str, ...]:

@@ -6,9 +6,7 @@ import os
 import time
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -154,26 +152,7 @@ def select(particles: Particles, rows: np.ndarray) -> Particles:
     """Return the given rows of a particle set."""
     if len(rows) == len(particles):
         return particles
-    columns = (
-        "image_name",
-        "micrograph_name",
-        "group_name",
-        "optics_index",
-        "euler_deg",
-        "origin_A",
-        "defocus_A",
-        "defocus_angle_deg",
-        "phase_shift_deg",
-        "ctf_bfactor_A2",
-        "ctf_scale",
-        "half",
-        "norm_correction",
-        "euler_prior_deg",
-        "origin_prior_A",
-    )
-    values = {name: getattr(particles, name) for name in columns}
-    chosen: dict[str, Any] = {name: None if value is None else value[rows] for name, value in values.items()}
-    return replace(particles, table=particles.table.iloc[rows].reset_index(drop=True), **chosen)
+    return particles.selected(rows)
 
 
 def engine_options(params: RefineParams, inputs: RefineInputs) -> tuple[RefineOptions, list[Message]]:
