@@ -12,8 +12,9 @@ from napari_autorefine.io.mrc import read_header
 from napari_autorefine.io.stack_writer import StackWriter
 
 
-def statistics(images: np.ndarray) -> tuple[float, float, float, float]:
-    return images.min(), images.max(), images.mean(axis=(1, 2)).sum(), images.var(axis=(1, 2)).sum()
+def statistics(images: np.ndarray) -> np.ndarray:
+    axes = (1, 2)
+    return np.stack([images.min(axes), images.max(axes), images.mean(axes), images.var(axes)], axis=1)
 
 
 @pytest.mark.parametrize("is_half", [False, True])
@@ -40,7 +41,7 @@ def test_pieces_of_several_threads_make_one_stack(is_half: bool, tmp_path: Path)
 
 def test_an_abandoned_stack_leaves_nothing(tmp_path: Path) -> None:
     writer = StackWriter(tmp_path / "s.mrcs", 2, 4, pixel_size_A=1.0, is_half=False)
-    writer.write(0, np.zeros((1, 4, 4), np.float32), (0, 0, 0, 0))
+    writer.write(0, np.zeros((1, 4, 4), np.float32), np.zeros((1, 4)))
     writer.abandon()
     assert not list(tmp_path.iterdir())
 

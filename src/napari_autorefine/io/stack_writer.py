@@ -33,26 +33,30 @@ class StackWriter:
         self._pixel_size_A = pixel_size_A
         self._type = np.dtype("<f2" if is_half else "<f4")
         self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        self._smallest, self._largest, self._means, self._variances = np.inf, -np.inf, 0.0, 0.0
+        self._statistics = np.zeros((n_image, 4))
         self._lock = threading.Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(self._temporary, "wb")  # noqa: SIM115 - closed by finish or abandon
+            self._file = open(self._temporary, "wb", buffering=0)  # noqa: SIM115 - closed by finish or abandon
         except OSError as error:
             raise write_error(path, error) from error
 
-    def write(self, first: int, images: np.ndarray, statistics: tuple[float, float, float, float]) -> None:
-        """Write images (m, size, size), the first of them number ``first`` (from 0).
+    def write(self, first: int, images: np.ndarray, statistics: np.ndarray) -> None:
+        """Write some images of the stack.
 
-        ``statistics`` are the smallest and the largest value, and the sums of the means and variances of the images.
+        Parameters
+        ----------
+        first : int
+            Number of the first of them, from 0.
+        images : (m, size, size)
+            Their values.
+        statistics : (m, 4)
+            Smallest value, largest value, mean and variance of each.
         """
         values = np.ascontiguousarray(images, self._type)
-        offset = _HEADER_BYTES + first * self._shape[1] * self._shape[2] * self._type.itemsize
-        smallest, largest, means, variances = statistics
         with self._lock:
-            self._put(values, offset)
-            self._smallest, self._largest = min(self._smallest, smallest), max(self._largest, largest)
-            self._means, self._variances = self._means + means, self._variances + variances
+            self._statistics[first : first + len(values)] = statistics
+            self._put(values, _HEADER_BYTES + first * values[0].nbytes)
 
     def finish(self) -> None:
         """Write the header and give the file its name."""
@@ -70,9 +74,11 @@ class StackWriter:
             self._temporary.unlink(missing_ok=True)
 
     def _put(self, values: np.ndarray, offset: int) -> None:
+        data = memoryview(values.tobytes() if values.dtype.fields else values.data).cast("B")
         try:
             self._file.seek(offset)
-            self._file.write(values.tobytes() if values.dtype.fields else values.data.cast("B"))
+            while data:
+                data = data[self._file.write(data) :]
         except OSError as error:
             raise write_error(self.path, error) from error
 
@@ -85,8 +91,9 @@ class StackWriter:
         header["cella"] = tuple(self._pixel_size_A * count for count in (n_x, n_y, n))
         header["cellb"] = (90.0, 90.0, 90.0)
         header["mapc"], header["mapr"], header["maps"] = 1, 2, 3
-        header["dmin"], header["dmax"] = self._smallest, self._largest
-        header["dmean"], header["rms"] = self._means / n, np.sqrt(self._variances / n)
+        smallest, largest, mean, variance = self._statistics.T
+        header["dmin"], header["dmax"] = smallest.min(), largest.max()
+        header["dmean"], header["rms"] = mean.mean(), np.sqrt(variance.mean())
         header["nversion"], header["map"] = 20140, b"MAP "
         header["machst"] = np.frombuffer(_LITTLE_ENDIAN, np.uint8)
         header["nlabl"] = 1

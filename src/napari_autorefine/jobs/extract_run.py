@@ -31,7 +31,6 @@ from napari_autorefine.model.image_values import image_statistics, to_half
 
 _BATCH_PIXELS = 2**23
 _PIECE_PIXELS = 2**18
-_BAND_PX = 64
 _NOTE = "napari-autorefine extract "
 
 
@@ -103,32 +102,25 @@ class _MicrographWork:
             return self._image, self._writer
 
     def _cut(self, micrograph: np.ndarray, writer: StackWriter, rows: range) -> None:
-        """Cut a batch, neighbors together, and so few at a time that they stay in the cache of the processor."""
+        """Cut and write a batch, so few particles at a time that they stay in the cache of the processor."""
         steps = self.task.steps
         radius = steps.background_radius_px
         background = None if radius is None else _background(steps.window_size, radius)
         piece = max(1, _PIECE_PIXELS // steps.ctf_box_size**2)
-        images = np.empty((len(rows), steps.window_size, steps.window_size), np.float32)
-        centers = self.plan.centers[rows.start : rows.stop]
-        order = np.lexsort((centers[:, 0], centers[:, 1] // _BAND_PX))
-        for start in range(0, len(rows), piece):
-            part = order[start : start + piece]
-            images[part], n_flat = cut_particles(
+        for start in range(rows.start, rows.stop, piece):
+            part = np.arange(start, min(start + piece, rows.stop))
+            images, n_flat = cut_particles(
                 micrograph,
-                centers[part],
+                self.plan.centers[part],
                 steps,
                 background=background,
-                transfer=self._transfer(rows.start + part),
-                seeds=rows.start + part,
+                transfer=self._transfer(part),
+                seeds=part,
             )
             self.n_flat += n_flat
-        found = image_statistics(images)
-        self._check_finite(found.mean, np.arange(rows.start, rows.stop))
-        writer.write(
-            rows.start - self.task.first,
-            to_half(images) if self._params.float16 else images,
-            (found.smallest.min(), found.largest.max(), found.mean.sum(), found.variance.sum()),
-        )
+            found = image_statistics(images)
+            self._check_finite(found[:, 2], part)
+            writer.write(start - self.task.first, to_half(images) if self._params.float16 else images, found)
 
     def _check_finite(self, means: np.ndarray, rows: np.ndarray) -> None:
         bad = np.flatnonzero(~np.isfinite(means))

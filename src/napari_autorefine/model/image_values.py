@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numba import njit
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageStatistics:
-    """Of each of n images: smallest and largest value, mean and variance, (n,) float64."""
-
-    smallest: np.ndarray
-    largest: np.ndarray
-    mean: np.ndarray
-    variance: np.ndarray
-
-
-def image_statistics(images: np.ndarray) -> ImageStatistics:
-    """Return the statistics of images (n, size, size); NaN where a value is not finite."""
-    values = np.empty((4, len(images)))
-    _statistics(images, values)
-    return ImageStatistics(smallest=values[0], largest=values[1], mean=values[2], variance=values[3])
+def image_statistics(images: np.ndarray) -> np.ndarray:
+    """Return smallest value, largest value, mean and variance of images: (n, 4) float64, mean NaN where a value is."""
+    values = np.empty((len(images), 4))
+    _statistics(np.ascontiguousarray(images), values)
+    return values
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
@@ -40,8 +28,8 @@ def _statistics(images: np.ndarray, values: np.ndarray) -> None:
             total += exact
             square += exact * exact
         mean = total / pixels
-        values[0, n], values[1, n], values[2, n] = smallest, largest, mean
-        values[3, n] = max(square / pixels - mean * mean, 0.0)
+        values[n, 0], values[n, 1], values[n, 2] = smallest, largest, mean
+        values[n, 3] = max(square / pixels - mean * mean, 0.0)
 
 
 def to_half(images: np.ndarray) -> np.ndarray:
