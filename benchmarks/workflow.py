@@ -45,7 +45,8 @@ def handovers(site: Site, *, is_auto: bool) -> Iterator[Row]:
         auto = site.refine(site.extract(OURS), site.rebox(OURS), "auto", THEIRS)
         yield "particles, reference", "ours → RELION (relion_refine_mpi, auto-refine)", _quality(site, auto)
         classified = auto
-    sources = {"ours": refined, "RELION": classified}
+    relion = "RELION-auto" if is_auto else "RELION"
+    sources = {"ours": refined, relion: classified}
     for name, prefix in sources.items():
         yield from _recentering(site, name, f"{prefix}_data.star")
     centered = site.recenter(OURS, f"{refined}_data.star", "ours")
@@ -57,7 +58,7 @@ def handovers(site: Site, *, is_auto: bool) -> Iterator[Row]:
         yield "refined map", f"{name} → both (mask)", f"masks differ by {site.map_difference(*masks):.1e} (rms)"
     yield from _sharpening(site, refined, "ours")
     if is_auto:
-        yield from _sharpening(site, auto, "RELION")
+        yield from _sharpening(site, auto, relion)
 
 
 def _extraction(site: Site) -> Iterator[Row]:
