@@ -18,6 +18,7 @@ from napari_autorefine.model.geometry import euler_to_matrix
 from napari_autorefine.xp import to_host
 
 _DECISIVE = -np.log(0.01)
+_RUNGS_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,24 +56,33 @@ def particle_accuracy(
     seed : chooses which angle and which axis is tried
     """
     rng = np.random.default_rng(seed)
-    trials = np.tile(euler_deg, (len(ROTATION_ERRORS_DEG) + 1, 1))
-    trials[1:, rng.integers(3)] += ROTATION_ERRORS_DEG
+    angle = int(rng.integers(3))
     samples, weight = geometry.samples, half.models[geometry.index].score_weight * model_ctf**2
-    slices = make_slices(
-        half.reference,
-        geometry.sampling_matrices(euler_to_matrix(trials)),
-        samples.rows,
-        samples.n_sample,
-        half.r2_max,
-    )
-    difference = slices[1:] - slices[0]
-    density = 0.5 * weight * (difference.real**2 + difference.imag**2)
-    rung = _first_decisive(to_host(density.sum(axis=1)))
-    per_shell = np.bincount(geometry.model_shell, weights=to_host(density[rung]), minlength=n_shell)
+
+    def slices_of(trials: np.ndarray) -> Any:
+        matrices = geometry.sampling_matrices(euler_to_matrix(trials))
+        return make_slices(half.reference, matrices, samples.rows, samples.n_sample, half.r2_max)
+
+    own = slices_of(np.array(euler_deg)[None])[0]
+    rung, density = 0, None
+    for start in range(0, len(ROTATION_ERRORS_DEG), _RUNGS_AT_ONCE):
+        errors = ROTATION_ERRORS_DEG[start : start + _RUNGS_AT_ONCE]
+        trials = np.tile(euler_deg, (len(errors), 1))
+        trials[:, angle] += errors
+        difference = slices_of(trials) - own
+        density = 0.5 * weight * (difference.real**2 + difference.imag**2)
+        evidence = to_host(density.sum(axis=1))
+        within = _first_decisive(evidence)
+        rung, density = start + within, density[within]
+        if evidence[within] > _DECISIVE:
+            break
+    per_shell = np.bincount(geometry.model_shell, weights=to_host(density), minlength=n_shell)
     axis = samples.x if rng.integers(2) == 0 else samples.y
-    power = to_host(weight * (slices[0].real ** 2 + slices[0].imag ** 2))
-    turns = np.outer(SHIFT_ERRORS_PX, axis) * (2 * np.pi / samples.box_size)
-    shift_rung = _first_decisive((1.0 - np.cos(turns)) @ power)
+    power = to_host(weight * (own.real**2 + own.imag**2))
+    # What a shift changes depends on one coordinate: the power is summed along the other.
+    columns = np.bincount(np.abs(axis), weights=power)
+    turns = np.outer(SHIFT_ERRORS_PX, np.arange(len(columns))) * (2 * np.pi / samples.box_size)
+    shift_rung = _first_decisive((1.0 - np.cos(turns)) @ columns)
     total = per_shell.sum()
     return (
         float(ROTATION_ERRORS_DEG[rung]),

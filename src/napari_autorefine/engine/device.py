@@ -255,7 +255,7 @@ class DeviceHalf:
             self.batch //= 2
             self._note(f"GPU {self.device} ran out of memory: it gets {self.batch} particles at a time from here on.")
             return True
-        if self._job is not None and any(shared.coarse is not None for shared in self._shared.values()):
+        if self._job is not None and any(shared.is_kept for shared in self._shared.values()):
             self._shared = self._shared_within(self._job, 0)
             return True
         return False
@@ -276,7 +276,7 @@ class DeviceHalf:
         self.notes.append(Message(text=text, level=level))
 
 
-def in_turn(function: Callable[[int], None], items: Iterable[int]) -> None:
+def in_turn(function: Callable[[Any], None], items: Iterable[Any]) -> None:
     """Call a function on every item; what a device does it does in parallel by itself."""
     for item in items:
         function(item)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numba import njit
 
 from napari_autorefine.engine.shifts import ShiftedImage
 from napari_autorefine.kernels import project
@@ -63,6 +64,24 @@ class Posterior:
     log_evidence: float
 
 
+def with_priors(scores: Any, i: int, rotations: np.ndarray, shifts: np.ndarray) -> Any:
+    """Scores of image ``i`` of (n_rot, n_img, n_trans) plus log priors of orientations and shifts; (n_rot, n_trans)."""
+    if array_module(scores) is np:
+        return _with_priors(scores, i, rotations, shifts)
+    return scores[:, i] + beside(rotations, scores)[:, None] + beside(shifts, scores)[None, :]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _with_priors(scores, i, rotations, shifts):  # type: ignore[no-untyped-def]
+    n_trans = scores.shape[2]
+    out = np.empty((scores.shape[0], n_trans), dtype=np.float32)
+    for rot in range(scores.shape[0]):
+        of_rotation = np.float32(rotations[rot])
+        for trans in range(n_trans):
+            out[rot, trans] = scores[rot, i, trans] + of_rotation + shifts[trans]
+    return out
+
+
 def log_likelihoods(slices: Any, trials: ShiftedImage, contrast: Any, score_weight: Any) -> Any:
     """-D(o, t) without its constant for one image at trial shifts; (n_rot, n_trans) float32."""
     weighted = contrast * score_weight
@@ -99,11 +118,13 @@ def significant_samples(scores: Any, fraction: float, max_count: int = -1) -> tu
     Scores are relative to their maximum before the exponential, so the sum is at least 1: it cannot underflow.
     """
     xp = array_module(scores)
-    top = float(scores.max())
-    weights = xp.exp(scores - np.float32(top))
-    total = float(weights.sum(dtype=np.float64))
-    floor = np.float32((1.0 - fraction) * total / weights.size)
-    candidates = weights[weights > floor]
+    if xp is np:
+        weights, candidates, total, top = _relative_weights(np.ascontiguousarray(scores), 1.0 - fraction)
+    else:
+        top = float(scores.max())
+        weights = xp.exp(scores - np.float32(top))
+        total = float(weights.sum(dtype=np.float64))
+        candidates = weights[weights > np.float32((1.0 - fraction) * total / weights.size)]
     ordered = xp.sort(candidates)[::-1]
     reached = int(xp.searchsorted(xp.cumsum(ordered, dtype=np.float64), xp.asarray(fraction * total)))
     last = min(reached, len(ordered) - 1)
@@ -111,6 +132,29 @@ def significant_samples(scores: Any, fraction: float, max_count: int = -1) -> tu
         last = min(last, max_count - 1)
     weights *= weights >= ordered[last]
     return weights, total, top
+
+
+@njit(nogil=True, cache=True, fastmath={"nnan", "nsz", "reassoc"}, error_model="numpy")
+def _relative_weights(scores, left_out):  # type: ignore[no-untyped-def]
+    """Weights relative to the largest, those above ``left_out`` of their mean, their sum, and the largest score.
+
+    What is e^-30 of the largest is 0: the sum of all such does not reach the last digit of the sum.
+    """
+    flat = scores.reshape(-1)
+    top = flat[0]
+    for score in flat:
+        top = max(top, score)
+    weights = np.zeros(scores.shape, dtype=np.float32)
+    out = weights.reshape(-1)
+    total = 0.0
+    for j in range(len(flat)):
+        depth = flat[j] - top
+        if depth > np.float32(-30):
+            out[j] = np.exp(depth)
+            total += out[j]
+    floor = np.float32(left_out * total / len(flat))
+    candidates = out[out > floor]
+    return weights, candidates, total, float(top)
 
 
 def winner(scores: Any) -> tuple[Any, float, float]:

@@ -45,10 +45,10 @@ def _global_first_pass(search: Search) -> Iterator[tuple[Candidates, Significant
     scores = shared.table.scores(block.images, block.model, block.geometry.coarse_shifts, is_cc=settings.is_cc)
     candidates = Candidates(dir_idx=shared.dir_idx, psi_idx=shared.psi_idx, log_prior=log_prior)
     for i in range(len(block.particles)):
-        own = scores[:, i, :]
-        if not settings.is_cc:
-            own = own + beside(log_prior, own)[:, None]
-            own += beside(log_shift_prior(search, i), own)[None, :]
+        if settings.is_cc:
+            own = scores[:, i, :]
+        else:
+            own = expectation.with_priors(scores, i, log_prior, log_shift_prior(search, i))
         yield candidates, _select(own, settings)
 
 
@@ -123,8 +123,7 @@ def _screened(
     """
     geometry, samples = search.block.geometry, search.block.geometry.samples
     scores = _scores(search.block, i, slices(None), geometry.screen_shifts, slice(samples.n_screen))
-    scores += beside(candidates.log_prior, scores)[:, None]
-    scores += beside(log_shift_prior(search, i), scores)[None, :]
+    scores = expectation.with_priors(scores[:, None], 0, candidates.log_prior, log_shift_prior(search, i))
     if geometry.ring_shifts is not None:
         best = scores.max(axis=1)
         alive = np.flatnonzero(to_host(best > best.max() - reach))

@@ -14,6 +14,7 @@ Gorski et al. (2005), Astrophys. J. 622, 759-771, doi:10.1086/427976 (HEALPix).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 from math import ceil
 
@@ -174,7 +175,13 @@ class OrientationGrid:
 
     def _turn(self, perturbation: float) -> np.ndarray:
         """Rotation A(p d, p d, p d) that orientations are multiplied by from the right."""
-        return euler_to_matrix(np.full(3, perturbation * self.step_deg))
+        return _turn_matrix(perturbation * self.step_deg)
+
+
+@lru_cache(maxsize=16)
+def _turn_matrix(turn_deg: float) -> np.ndarray:
+    """Rotation A(turn, turn, turn); the same array every time, not to be written to."""
+    return euler_to_matrix(np.full(3, turn_deg))
 
 
 def _perturbed_eulers(euler_deg: np.ndarray, turn_deg: float) -> np.ndarray:

@@ -112,8 +112,9 @@ def second_pass(search: Search, i: int, candidates: Candidates, kept: Significan
     scores = [_fine_scores(search, i, fine, part) for part in parts]
     scores = scores[0] if len(scores) == 1 else array_module(scores[0]).concatenate(scores)
     if not settings.is_cc:
-        scores += beside(np.repeat(candidates.log_prior[kept.rotations], N_CHILD), scores)[:, None]
-        scores += beside(np.repeat(log_shift_prior(search, i)[kept.shifts], n_child), scores)[None, :]
+        of_rotations = np.repeat(candidates.log_prior[kept.rotations], N_CHILD)
+        of_shifts = np.repeat(log_shift_prior(search, i)[kept.shifts], n_child)
+        scores = expectation.with_priors(scores[:, None], 0, of_rotations, of_shifts)
     scores[beside(~expectation.expand_pairs(kept.pairs, N_CHILD, n_child), scores)] = -np.inf
     found = expectation.posterior(scores, winner_takes_all=settings.is_cc, fraction=settings.fraction)
     return _sums(search, i, fine, found)

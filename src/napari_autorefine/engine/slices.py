@@ -7,8 +7,8 @@ the best are compared in full.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import healpix
@@ -18,74 +18,130 @@ from napari_autorefine.engine.context import GroupGeometry, GroupModel, HalfCont
 from napari_autorefine.engine.expectation import make_slices
 from napari_autorefine.engine.grids import N_CHILD, OrientationGrid
 from napari_autorefine.engine.images import PreparedImages
-from napari_autorefine.engine.shifts import ShiftBasis, as_real
+from napari_autorefine.engine.shifts import ShiftBasis
 from napari_autorefine.model.geometry import euler_to_matrix
 from napari_autorefine.xp import array_module
 
-Map = Callable[[Callable[[int], None], range], Any]
-_CHUNK = 2048
+Map = Callable[[Callable[[slice], None], Sequence[slice]], Any]
+_CHUNK = 1024  # slices of a product
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class HalfTurn:
+    """Slices of the in-plane angles below 180 degrees of all directions; the others are their complex conjugates.
+
+    Attributes
+    ----------
+    real, imag, power : (n_dir * n_psi / 2, n_sample) float32, parts of the slices and their squared modulus
+    """
+
+    real: Any
+    imag: Any
+    power: Any
+
+    @classmethod
+    def of(cls, slices: Any) -> HalfTurn:
+        """Take slices (n, n_sample) complex64 apart."""
+        xp = array_module(slices)
+        real, imag = xp.ascontiguousarray(slices.real), xp.ascontiguousarray(slices.imag)
+        return cls(real=real, imag=imag, power=real**2 + imag**2)
+
+    def rows(self, part: slice) -> HalfTurn:
+        """Return some of them."""
+        return HalfTurn(real=self.real[part], imag=self.imag[part], power=self.power[part])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SliceTable:
-    """Slices of a list of orientations on the first ``n_sample`` samples, kept or made again chunk by chunk.
+    """Slices of a grid of directions and in-plane angles on the first ``n_sample`` samples, kept or made when needed.
+
+    A slice turned by 180 degrees in its plane is its complex conjugate. So products are made with the slices of half a
+    turn, real and imaginary parts apart; their sums are the scores of those slices, their differences of the others.
 
     Attributes
     ----------
-    n_rot : orientations
-    rotations : function of a slice of the list -> (n, 3, 3) reference -> view rotations
+    n_dir, n_psi : directions, in-plane angles of each, which take equal steps; orientation ``dir * n_psi + psi``
+    rotations : function of orientation numbers (n,) -> (n, 3, 3) reference -> view rotations
     rows : row table of the samples
-    slices, power : (n_rot, n_sample) complex64 and their squared modulus float32, or None when made again
+    half_turn : slices of half a turn, or None when made again chunk by chunk
+    slices : (n_rot, n_sample) complex64, all of them, or None
     """
 
     half: HalfContext
     geometry: GroupGeometry
-    n_rot: int
-    rotations: Callable[[slice], np.ndarray]
+    n_dir: int
+    n_psi: int
+    rotations: Callable[[np.ndarray], np.ndarray]
     rows: np.ndarray
     n_sample: int
+    half_turn: HalfTurn | None = None
     slices: Any | None = None
-    power: Any | None = None
+
+    @property
+    def n_rot(self) -> int:
+        """Number of orientations."""
+        return self.n_dir * self.n_psi
+
+    @property
+    def n_mate(self) -> int:
+        """Orientations that one slice serves: 2, or 1 when the in-plane angles do not come in opposite pairs."""
+        return 2 - self.n_psi % 2
 
     def scores(self, images: PreparedImages, model: GroupModel, shifts: ShiftBasis, *, is_cc: bool) -> Any:
         """Scores of a block, (n_rot, n_img, n_trans) float32: log-likelihoods or correlations."""
-        n = self.n_sample
+        n, n_img = self.n_sample, len(images.masked)
         xp = array_module(images.masked)
         masked, contrast = images.masked[:, :n], images.contrast[:, :n]
         weight = (model.score_weight[:n] > 0).astype(np.float32) if is_cc else model.score_weight[:n]
-        folded = masked * (contrast * weight)
         functions = shifts.ramps if shifts.functions is None else shifts.functions
-        trials = as_real((folded[:, None, :] * functions[None, :, :]).reshape(-1, n))
-        squared = contrast**2 * weight
-        out = xp.empty((self.n_rot, len(masked), len(shifts.ramps)), dtype=np.float32)
+        trials = ((masked * (contrast * weight))[:, None, :] * functions[None, :, :]).reshape(-1, n)
+        real, imag = xp.ascontiguousarray(trials.real).T, xp.ascontiguousarray(trials.imag).T
+        squared = (contrast**2 * weight).T
         norm = xp.sqrt(((masked.real**2 + masked.imag**2) * weight).sum(axis=1))
-        for start, slices, power in self._chunks():
-            part = out[start : start + len(slices)]
-            if shifts.coefficients is None:
-                xp.matmul(as_real(slices), trials.T, out=part.reshape(len(slices), -1))
-            else:
-                products = (as_real(slices) @ trials.T).reshape(-1, len(functions))
-                xp.matmul(products, shifts.coefficients.T, out=part.reshape(-1, len(shifts.ramps)))
-            energy = power @ squared.T
+        out = xp.empty((self.n_dir, self.n_mate, self.n_psi // self.n_mate, n_img, len(shifts.ramps)), dtype=np.float32)
+        for directions, slices in self._chunks():
+            part = out[directions]
+            energy = (slices.power @ squared).reshape(part.shape[0], part.shape[2], n_img, 1)
             if is_cc:
-                part /= xp.maximum(xp.sqrt(energy) * norm[None, :], np.float32(1e-30))[:, :, None]
-            else:
-                part -= 0.5 * energy[:, :, None]
-        return out
+                factor = 1.0 / xp.maximum(xp.sqrt(energy) * norm[:, None], np.float32(1e-30))
+            even, odd = slices.real @ real, slices.imag @ imag
+            for mate in range(self.n_mate):
+                products = even - odd if mate else even + odd
+                if shifts.coefficients is not None:
+                    products = products.reshape(-1, len(functions)) @ shifts.coefficients.T
+                products = products.reshape(part[:, mate].shape)
+                if is_cc:
+                    xp.multiply(products, factor, out=part[:, mate])
+                else:
+                    xp.subtract(products, 0.5 * energy, out=part[:, mate])
+        return out.reshape(self.n_rot, n_img, -1)
 
-    def make(self, part: slice) -> Any:
+    def make(self, orientations: np.ndarray) -> Any:
         """Sample the reference for some of the orientations."""
-        matrices = self.geometry.sampling_matrices(self.rotations(part))
+        matrices = self.geometry.sampling_matrices(self.rotations(orientations))
         return make_slices(self.half.reference, matrices, self.rows, self.n_sample, self.half.r2_max)
 
-    def _chunks(self) -> Iterator[tuple[int, Any, Any]]:
-        for start in range(0, self.n_rot, _CHUNK):
-            part = slice(start, min(start + _CHUNK, self.n_rot))
-            if self.slices is not None and self.power is not None:
-                yield start, self.slices[part], self.power[part]
+    def half_turn_of(self, directions: slice) -> np.ndarray:
+        """Return the orientations of some directions that need slices of their own."""
+        psi = np.arange(self.n_psi // self.n_mate)
+        return (np.arange(directions.start, directions.stop)[:, None] * self.n_psi + psi).ravel()
+
+    def chunks(self) -> list[slice]:
+        """Cut the directions into parts that are worked on together."""
+        per_direction = self.n_psi // self.n_mate
+        size = max(_CHUNK // per_direction, 1)
+        return [slice(start, min(start + size, self.n_dir)) for start in range(0, self.n_dir, size)]
+
+    def _chunks(self) -> Iterator[tuple[slice, HalfTurn]]:
+        per_direction = self.n_psi // self.n_mate
+        for part in self.chunks():
+            if self.half_turn is not None:
+                yield part, self.half_turn.rows(slice(part.start * per_direction, part.stop * per_direction))
+            elif self.slices is not None:
+                kept = self.slices.reshape(self.n_dir, self.n_psi, -1)[part, :per_direction]
+                yield part, HalfTurn.of(kept.reshape(-1, self.n_sample))
             else:
-                slices = self.make(part)
-                yield start, slices, slices.real**2 + slices.imag**2
+                yield part, HalfTurn.of(self.make(self.half_turn_of(part)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -132,6 +188,12 @@ class SharedSlices:
         """Slices of the coarse orientations (n_rot, n_coarse), or None when they are made when needed."""
         return self.table.slices
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether any table takes memory."""
+        tables = [self.table] if self.parents is None else [self.table, self.parents.table]
+        return any(table.half_turn is not None or table.slices is not None for table in tables)
+
 
 def share_slices(
     half: HalfContext, geometry: GroupGeometry, grid: SearchGrid, *, memory_bytes: int, run: Map
@@ -141,62 +203,73 @@ def share_slices(
     Parameters
     ----------
     memory_bytes : budget for the tables of this half-set and optics group
-    run : ``map`` over chunk numbers, in parallel where the caller has threads
+    run : ``map`` over chunks, in parallel where the caller has threads
     """
     orientations, samples = grid.orientations, geometry.samples
-    n_rot = orientations.n_orientation
-    dir_idx, psi_idx = np.divmod(np.arange(n_rot), orientations.n_psi)
+    dir_idx, psi_idx = np.divmod(np.arange(orientations.n_orientation), orientations.n_psi)
 
-    def coarse_rotations(part: slice) -> np.ndarray:
-        return orientations.coarse_matrices(dir_idx[part], psi_idx[part], grid.perturbation)
+    def coarse_rotations(chosen: np.ndarray) -> np.ndarray:
+        return orientations.coarse_matrices(dir_idx[chosen], psi_idx[chosen], grid.perturbation)
 
-    def fine_rotations(part: slice) -> np.ndarray:
-        own = slice(part.start // N_CHILD, part.stop // N_CHILD)
+    def fine_rotations(chosen: np.ndarray) -> np.ndarray:
+        own = chosen[::N_CHILD] // N_CHILD
         return orientations.child_matrices(dir_idx[own], psi_idx[own], grid.perturbation).reshape(-1, 3, 3)
 
-    def kept(table: SliceTable, budget: int, *, with_power: bool) -> tuple[SliceTable, int]:
-        return _filled(table, budget, run, with_power=with_power)
-
     coarse = SliceTable(
-        half=half, geometry=geometry, n_rot=n_rot, rotations=coarse_rotations,
+        half=half, geometry=geometry, n_dir=orientations.n_dir, n_psi=orientations.n_psi, rotations=coarse_rotations,
         rows=samples.coarse_rows, n_sample=samples.n_coarse,
     )  # fmt: skip
-    fine = SliceTable(
-        half=half, geometry=geometry, n_rot=N_CHILD * n_rot, rotations=fine_rotations,
-        rows=samples.rows, n_sample=samples.n_sample,
-    )  # fmt: skip
-    parents = None
     if geometry.ring_shifts is not None:
         parents = _parents(half, geometry, grid)
-        table, memory_bytes = kept(parents.table, memory_bytes, with_power=True)
-        parents = Parents(table=table, of_direction=parents.of_direction, n_pixel=parents.n_pixel)
-    coarse, memory_bytes = kept(coarse, memory_bytes, with_power=True)
-    if parents is None and coarse.slices is not None:
-        fine, memory_bytes = kept(fine, memory_bytes, with_power=False)
-    return SharedSlices(dir_idx=dir_idx, psi_idx=psi_idx, table=coarse, parents=parents, fine=fine.slices)
+        table, memory_bytes = _with_half_turn(parents.table, memory_bytes, run)
+        coarse, _ = _with_slices(coarse, memory_bytes, run)
+        return SharedSlices(
+            dir_idx=dir_idx, psi_idx=psi_idx, table=coarse, parents=replace(parents, table=table), fine=None
+        )
+    coarse, memory_bytes = _with_half_turn(coarse, memory_bytes, run)
+    fine = SliceTable(
+        half=half, geometry=geometry, n_dir=orientations.n_dir, n_psi=N_CHILD * orientations.n_psi,
+        rotations=fine_rotations, rows=samples.rows, n_sample=samples.n_sample,
+    )  # fmt: skip
+    if coarse.half_turn is not None:
+        fine, _ = _with_slices(fine, memory_bytes, run)
+    return SharedSlices(dir_idx=dir_idx, psi_idx=psi_idx, table=coarse, parents=None, fine=fine.slices)
 
 
-def _filled(table: SliceTable, memory_bytes: int, run: Map, *, with_power: bool) -> tuple[SliceTable, int]:
+def _with_half_turn(table: SliceTable, memory_bytes: int, run: Map) -> tuple[SliceTable, int]:
+    """Make the slices of half a turn if they fit; returns the table and the memory that is left."""
+    per_direction = table.n_psi // table.n_mate
+    shape = (table.n_dir * per_direction, table.n_sample)
+    needed = 12 * shape[0] * shape[1]
+    if needed > memory_bytes:
+        return table, memory_bytes
+    xp = array_module(table.half.reference)
+    kept = HalfTurn(**{name: xp.empty(shape, dtype=np.float32) for name in ("real", "imag", "power")})
+
+    def fill(part: slice) -> None:
+        rows = slice(part.start * per_direction, part.stop * per_direction)
+        made, own = table.make(table.half_turn_of(part)), kept.rows(rows)
+        own.real[:], own.imag[:] = made.real, made.imag
+        xp.add(own.real**2, own.imag**2, out=own.power)
+
+    run(fill, table.chunks())
+    return replace(table, half_turn=kept), memory_bytes - needed
+
+
+def _with_slices(table: SliceTable, memory_bytes: int, run: Map) -> tuple[SliceTable, int]:
     """Make all slices of a table if they fit; returns the table and the memory that is left."""
-    needed = (12 if with_power else 8) * table.n_rot * table.n_sample
+    needed = 8 * table.n_rot * table.n_sample
     if needed > memory_bytes:
         return table, memory_bytes
     xp = array_module(table.half.reference)
     slices = xp.empty((table.n_rot, table.n_sample), dtype=np.complex64)
-    power = xp.empty((table.n_rot, table.n_sample), dtype=np.float32) if with_power else None
 
-    def fill(chunk: int) -> None:
-        part = slice(chunk * _CHUNK, min((chunk + 1) * _CHUNK, table.n_rot))
-        slices[part] = table.make(part)
-        if power is not None:
-            power[part] = slices[part].real ** 2 + slices[part].imag ** 2
+    def fill(part: slice) -> None:
+        own = slice(part.start * table.n_psi, part.stop * table.n_psi)
+        slices[own] = table.make(np.arange(own.start, own.stop))
 
-    run(fill, range(-(-table.n_rot // _CHUNK)))
-    filled = SliceTable(
-        half=table.half, geometry=table.geometry, n_rot=table.n_rot, rotations=table.rotations, rows=table.rows,
-        n_sample=table.n_sample, slices=slices, power=power,
-    )  # fmt: skip
-    return filled, memory_bytes - needed
+    run(fill, table.chunks())
+    return replace(table, slices=slices), memory_bytes - needed
 
 
 def _parents(half: HalfContext, geometry: GroupGeometry, grid: SearchGrid) -> Parents:
@@ -211,7 +284,7 @@ def _parents(half: HalfContext, geometry: GroupGeometry, grid: SearchGrid) -> Pa
     turn = euler_to_matrix(np.full(3, grid.perturbation * orientations.step_deg))
     rotations = euler_to_matrix(euler.reshape(-1, 3)) @ turn
     table = SliceTable(
-        half=half, geometry=geometry, n_rot=len(rotations), rotations=lambda part: rotations[part],
+        half=half, geometry=geometry, n_dir=len(pixels), n_psi=len(psi_deg), rotations=lambda chosen: rotations[chosen],
         rows=geometry.samples.screen_rows, n_sample=geometry.samples.n_screen,
     )  # fmt: skip
     return Parents(table=table, of_direction=of_direction.astype(np.int64), n_pixel=len(pixels))
