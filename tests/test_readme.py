@@ -29,10 +29,11 @@ def test_python_example(
 
 
 def test_command_lines_are_understood() -> None:
-    blocks = "\n".join(re.findall(r"```\n(.*?)```", README, re.DOTALL)).replace("\\\n", " ")
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    blocks = "\n".join(text for language, text in found if not language).replace("\\\n", " ")
     lines = [line for line in blocks.splitlines() if line.startswith("autorefine")]
     lines += re.findall(r"`(autorefine [a-z]+ [^`]*)`", README)
-    assert len(lines) >= 6
+    assert len(lines) >= 10
     for line in lines:
         _, job, *words = shlex.split(line.partition("#")[0])
         if words not in (["--help"], []):
