@@ -10,7 +10,10 @@ import numpy as np
 
 from napari_autorefine.errors import InputError
 from napari_autorefine.io.mrc import read_header
-from napari_autorefine.io.tables import ListTable, StarFile, read_star
+from napari_autorefine.io.optimisation_set import optimisation_set_pairs
+from napari_autorefine.io.subtomogram_columns import CENTERED, PIXELS
+from napari_autorefine.io.tables import StarFile, read_star
+from napari_autorefine.io.tomograms import SIZES
 from napari_autorefine.ui.found_files import coded, project_folder
 from napari_autorefine.ui.layer_style import image_limits
 from napari_autorefine.ui.layers_of_maps import LayerData, star_name, tomogram_layer, voxel_size_A
@@ -20,24 +23,12 @@ from napari_autorefine.ui.notices import show_info, show_warning
 from napari_autorefine.ui.star_tables import StarRows, rows_with
 from napari_autorefine.ui.world import NO_UNIT, UNIT
 
-_CENTERED = ("rlnCenteredCoordinateXAngst", "rlnCenteredCoordinateYAngst", "rlnCenteredCoordinateZAngst")
-_PIXELS = ("rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ")
-_SIZES = ("rlnTomoSizeX", "rlnTomoSizeY", "rlnTomoSizeZ")
 _VOLUMES = (
     "rlnTomoReconstructedTomogramDenoised",
     "rlnTomoReconstructedTomogram",
     "rlnTomoReconstructedTomogramHalf1",
 )
 _DEFAULT_DIAMETER_A = 120.0
-
-
-def optimisation_set_pairs(star: StarFile) -> ListTable | None:
-    """Return the entries of an optimisation set, or None when this is none."""
-    for name in star.tables:
-        pairs = star.pairs(name)
-        if pairs is not None and any(label in pairs for label in ("rlnTomoParticlesFile", "rlnTomoTomogramsFile")):
-            return pairs
-    return None
 
 
 def tomograms_of(star: StarFile, path: Path) -> StarRows | None:
@@ -55,13 +46,13 @@ def tomo_coordinate_layers(rows: StarRows, tomograms: StarRows | None = None) ->
     rows : particles or picks
     tomograms : table of the tomograms, which tells their sizes; looked for beside the file when not given
     """
-    centered = rows.has(*_CENTERED)
-    if not centered and not rows.has(*_PIXELS):
+    centered = rows.has(*CENTERED)
+    if not centered and not rows.has(*PIXELS):
         return []
     names = rows.texts("rlnTomoName") if "rlnTomoName" in rows else [rows.path.stem] * len(rows)
     distinct, codes = coded(names)
     tomograms = tomograms or _tomograms_beside(rows.path)
-    xyz_A = np.stack([rows.numbers(label) for label in (_CENTERED if centered else _PIXELS)], axis=1)
+    xyz_A = np.stack([rows.numbers(label) for label in (CENTERED if centered else PIXELS)], axis=1)
     size_A = rows.optics_number("rlnTomoTiltSeriesPixelSize") or _tomogram_number(
         tomograms, "rlnTomoTiltSeriesPixelSize"
     )
@@ -177,11 +168,11 @@ def _tomogram_number(tomograms: StarRows | None, label: str) -> float | None:
 
 def _tomogram_middle_px(rows: StarRows, tomograms: StarRows | None, names: Sequence[str]) -> np.ndarray:
     """Return the center of every tomogram (n_tomogram, 3) in unbinned pixels, x y z; 0 where its size is unknown."""
-    if tomograms is None or not tomograms.has(*_SIZES):
+    if tomograms is None or not tomograms.has(*SIZES):
         show_info(
             f"{rows.path.name}: the sizes of the tomograms are unknown; coordinates count from their first pixel."
         )
         return np.zeros((len(names), 3))
-    sizes = np.stack([tomograms.numbers(label) for label in _SIZES], axis=1)
+    sizes = np.stack([tomograms.numbers(label) for label in SIZES], axis=1)
     by_name: dict[str, Any] = dict(zip(tomograms.texts("rlnTomoName"), sizes, strict=True))
     return np.stack([np.asarray(by_name.get(name, np.zeros(3)), np.float64) / 2 for name in names])

@@ -71,6 +71,10 @@ def read_paths(path: str | Sequence[str]) -> list[Any]:
             read_in_background(reader, Path(one), viewer)
         else:
             layers += [layer for layer in told_not_raised(reader)(Path(one)) if layer[0] is not None]
+    if any("run" in layer[1]["metadata"]["autorefine"] for layer in layers):
+        from napari_autorefine.ui.live_results import open_run_of_layers
+
+        open_run_of_layers(viewer, layers)
     return layers or list(NO_LAYERS)
 
 
@@ -89,16 +93,12 @@ def read_star_file(path: Path) -> list[LayerData]:
     InputError
         Nothing in it can be shown; says what it is.
     """
+    from napari_autorefine.io.optimisation_set import optimisation_set_pairs
     from napari_autorefine.io.tables import read_star
     from napari_autorefine.ui import layers_of_runs as runs
     from napari_autorefine.ui.layers_of_micrographs import coordinate_layers, micrograph_layers
     from napari_autorefine.ui.layers_of_particles import particle_layers
-    from napari_autorefine.ui.layers_of_tomograms import (
-        optimisation_set_pairs,
-        tomo_coordinate_layers,
-        tomogram_series,
-        tomograms_of,
-    )
+    from napari_autorefine.ui.layers_of_tomograms import tomo_coordinate_layers, tomogram_series, tomograms_of
     from napari_autorefine.ui.star_tables import rows_with, upgraded
 
     star = read_star(path)
