@@ -31,6 +31,7 @@ from napari_autorefine.model.image_values import image_statistics, to_half
 
 _BATCH_PIXELS = 2**23
 _PIECE_PIXELS = 2**18
+_KEPT_BYTES = 2**24
 _NOTE = "napari-autorefine extract "
 
 
@@ -203,6 +204,8 @@ def cut_all(
     total, done, began = sum(task.count for task in tasks), 0, time.monotonic()
     failed: dict[str, MicrographTask] = {}
     n_flat = 0
+    # Once a block of this size was freed, glibc keeps smaller ones for the next piece instead of giving them back.
+    np.empty(_KEPT_BYTES, np.uint8)
     yield Progress(stage="extract", done=0, total=total)
     for work, future in _in_order(plan, tasks, params, threads):
         try:
