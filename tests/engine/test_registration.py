@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import distance_transform_edt
 
 from napari_autorefine.engine.masking import background_profile
-from napari_autorefine.engine.registration import correlation_peak, mask_offset, moved
+from napari_autorefine.engine.registration import MaskOverlap, correlation_peak, mask_offset, moved
 
 
 def body(size: int, seed: int = 0, n_blobs: int = 14) -> np.ndarray:
@@ -87,3 +87,21 @@ def test_the_peak_of_a_correlation_is_found_between_voxels() -> None:
     value, found = correlation_peak(np.fft.rfftn(moved(body(size, seed=5), shift)) * np.conj(spectrum), size)
     np.testing.assert_allclose(found, shift, atol=2e-3)
     assert value == pytest.approx(float((body(size, seed=5) ** 2).sum()), rel=1e-3)
+
+
+def test_the_overlap_is_largest_at_the_shift_that_is_found() -> None:
+    density, shift = body(40, seed=1), np.array([0.6, -1.3, 2.75])
+    map_, mask = moved(density, shift), soft_mask(density, 0.15)
+    overlap, found = MaskOverlap(map_, mask), mask_offset(map_, mask)
+    best = overlap.score(shift)
+    assert best == pytest.approx(found.score, abs=0.01)
+    scores = [overlap.score(fraction * shift) for fraction in (0.0, 0.4, 0.8)]
+    assert scores == sorted(scores) and scores[-1] < best
+    assert overlap.score(-shift) < scores[0]
+
+
+def test_the_overlap_of_a_larger_box_counts_in_voxels_of_the_map() -> None:
+    density, shift = body(64, seed=2), np.array([-4.0, 2.0, 3.0])
+    overlap = MaskOverlap(moved(density, shift), soft_mask(density, 0.15))
+    assert overlap.score(shift) > overlap.score(0.7 * shift) > overlap.score(0.4 * shift)
+    assert overlap.score(shift) > 0.95

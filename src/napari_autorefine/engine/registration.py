@@ -25,6 +25,7 @@ _FRACTIONS = tuple(np.geomspace(0.03, 0.95, 8))
 _WINDOW = 5.0
 _POLISHED, _HALVINGS, _ROUNDS = 3, 5, 5
 _SETTLED = 5e-3
+_OVERLAP_BOX = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +79,32 @@ def mask_offset(map_: np.ndarray, mask: np.ndarray) -> MaskOffset:
         if np.abs(step).max() < _SETTLED:
             break
     return MaskOffset(shift_px=shift * (n / fine), score=score)
+
+
+class MaskOverlap:
+    """Score of a map against a mask at any shift, by the measure that ``mask_offset`` makes as large as possible.
+
+    How a mask is made from the map is looked for once, when the object is made, which takes about a second; a score
+    takes a few hundredths. Both are computed in a box of 40 voxels at most.
+
+    Parameters
+    ----------
+    map_ : (N, N, N), density positive
+    mask : (N, N, N) within [0, 1], neither empty nor constant
+    """
+
+    def __init__(self, map_: np.ndarray, mask: np.ndarray) -> None:
+        n = len(map_)
+        coarse = min(n - n % 2, _OVERLAP_BOX)
+        self._scale = coarse / n
+        self._map = _resized(map_.astype(np.float32), coarse)
+        self._target = _Target(_resized(mask.astype(np.float32), coarse, is_mask=True))
+        _, self._shape = _search(self._map, self._target)
+
+    def score(self, center_px: np.ndarray) -> float:
+        """Return the normalised correlation, 1 at best, when the point (3,) x y z of the map lies at its centre."""
+        centred = moved(self._map, -self._scale * np.asarray(center_px, dtype=np.float64))
+        return self._target.overlap(filtered(centred, self._shape.low_pass), self._shape.fraction)
 
 
 def _search(map_: np.ndarray, target: _Target) -> tuple[np.ndarray, _Shape]:
@@ -139,6 +166,11 @@ class _Target:
         spectrum, norm = self._correlation(density, fraction, is_near)
         value, shift = correlation_peak(spectrum, len(density))
         return (value / norm if norm > 0 else 0.0), shift
+
+    def overlap(self, density: np.ndarray, fraction: float) -> float:
+        """Return the correlation with the mask made from what of a density lies near the mask, as it lies."""
+        spectrum, norm = self._correlation(density, fraction, is_near=True)
+        return float(scipy.fft.irfftn(spectrum, s=density.shape)[0, 0, 0]) / norm if norm > 0 else 0.0
 
     def _correlation(self, density: np.ndarray, fraction: float, is_near: bool) -> tuple[np.ndarray, float]:
         own = self._own_mask(np.where(self._near, density, density.min()) if is_near else density, fraction)

@@ -27,7 +27,7 @@ TITLES = {
 """Name of the dock of every job that has one, as in the manifest."""
 
 
-class _ManifestDock(JobDock):
+class ManifestDock(JobDock):
     """Dock of the job that a subclass names, as napari makes it."""
 
     job_name = ""
@@ -42,43 +42,37 @@ class _ManifestDock(JobDock):
             open_dock(self.viewer, step.job, step.values)
 
 
-class RefineDock(_ManifestDock):
+class RefineDock(ManifestDock):
     """Auto-refinement."""
 
     job_name = "refine"
 
 
-class ExtractDock(_ManifestDock):
+class ExtractDock(ManifestDock):
     """Extraction of particles."""
 
     job_name = "extract"
 
 
-class ReboxDock(_ManifestDock):
+class ReboxDock(ManifestDock):
     """Pixel size and box of maps."""
 
     job_name = "rebox"
 
 
-class RecenterDock(_ManifestDock):
-    """Centre of particles."""
-
-    job_name = "recenter"
-
-
-class ReconstructDock(_ManifestDock):
+class ReconstructDock(ManifestDock):
     """Map of particles with poses."""
 
     job_name = "reconstruct"
 
 
-class MaskDock(_ManifestDock):
+class MaskDock(ManifestDock):
     """Solvent mask."""
 
     job_name = "mask"
 
 
-class PostprocessDock(_ManifestDock):
+class PostprocessDock(ManifestDock):
     """Resolution and sharpening."""
 
     job_name = "postprocess"

@@ -32,7 +32,7 @@ _STEPS: dict[str, tuple[tuple[str, str, dict[str, str]], ...]] = {
     ),
     "recenter": (
         ("reconstruct", "Reconstruct", {"particles": "particles"}),
-        ("extract", "Extract particles", {"particles": "refined_particles"}),
+        ("extract", "Re-extract", {"particles": "refined_particles"}),
         ("refine", "Auto-refine", {"particles": "particles", "map": "reference"}),
     ),
     "reconstruct": (
