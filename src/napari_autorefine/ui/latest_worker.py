@@ -1,0 +1,171 @@
+"""A thread for work that is only of interest in its newest form: a later request of a topic replaces an earlier one.
+
+Files of a refinement arrive faster than a slow computer can show them. Nothing queues up here: per topic there is one
+request that waits and one result on its way, and results reach the main thread through one signal.
+"""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from qtpy.QtCore import QObject
+from qtpy.QtCore import Signal as QtSignal
+
+from napari_autorefine.errors import InputError
+from napari_autorefine.ui.background import frequent_switches
+
+Task = Callable[[], Any]
+Then = Callable[[Any], None]
+
+_WAIT_S = 5.0
+_collection = threading.Lock()
+_without_collection = [0, False]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """What a task returned instead of a result: one sentence."""
+
+    text: str
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Keep Python's garbage collector from running in this thread: it may find objects of Qt and OpenGL.
+
+    Those may only be destroyed by the main thread, which collects again when the block is left.
+    """
+    with _collection:
+        if _without_collection[0] == 0:
+            _without_collection[1] = gc.isenabled()
+            gc.disable()
+        _without_collection[0] += 1
+    try:
+        yield
+    finally:
+        with _collection:
+            _without_collection[0] -= 1
+            if _without_collection[0] == 0 and _without_collection[1]:
+                gc.enable()
+
+
+class LatestWorker(QObject):
+    """One thread; ``ask`` it from the main thread, answers come back there."""
+
+    _ready = QtSignal()
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._desk = _Desk(self._ready.emit)
+        self._ready.connect(self._deliver)
+        self._thread: threading.Thread | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is asked for, under way or waiting to be delivered."""
+        return self._desk.is_idle
+
+    def ask(self, topic: str, task: Task, then: Then) -> None:
+        """Run a task in the thread, then ``then(result)`` in the main thread.
+
+        A task of the topic that has not begun is dropped; so is a result that has not been delivered when a newer one
+        is there. Exceptions become a ``Failure``.
+        """
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._desk.work, name="live results", daemon=True)
+            self._thread.start()
+        self._desk.put(topic, task, then)
+
+    def forget(self, topic: str) -> None:
+        """Drop what was asked of a topic, its result included."""
+        self._desk.forget(topic)
+
+    def stop(self) -> None:
+        """End the thread after the task it is at; nothing is delivered any more."""
+        self._desk.close()
+        thread, self._thread = self._thread, None
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(_WAIT_S)
+
+    def _deliver(self) -> None:
+        for then, result in self._desk.results():
+            then(result)
+
+
+class _Desk:
+    """What thread and main thread share; the thread knows nothing of Qt but a function to call."""
+
+    def __init__(self, notify: Callable[[], Any]) -> None:
+        self._notify = notify
+        self._changed = threading.Condition()
+        self._asked: dict[str, tuple[Task, Then]] = {}
+        self._results: dict[str, tuple[Then, Any]] = {}
+        self._under_way = ""
+        self._dropped = False
+        self._is_open = True
+
+    @property
+    def is_idle(self) -> bool:
+        with self._changed:
+            return not (self._asked or self._results or self._under_way)
+
+    def put(self, topic: str, task: Task, then: Then) -> None:
+        with self._changed:
+            if self._is_open:
+                self._asked[topic] = (task, then)
+                self._changed.notify()
+
+    def forget(self, topic: str) -> None:
+        with self._changed:
+            self._asked.pop(topic, None)
+            self._results.pop(topic, None)
+            self._dropped = self._dropped or topic == self._under_way
+
+    def close(self) -> None:
+        with self._changed:
+            self._is_open = False
+            self._asked.clear()
+            self._results.clear()
+            self._changed.notify()
+
+    def results(self) -> list[tuple[Then, Any]]:
+        with self._changed:
+            taken = list(self._results.values())
+            self._results.clear()
+        return taken
+
+    def work(self) -> None:
+        """Do what is asked until the desk is closed."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._asked or not self._is_open)
+                if not self._is_open:
+                    return
+                topic = next(iter(self._asked))
+                task, then = self._asked.pop(topic)
+                self._under_way, self._dropped = topic, False
+            result = _done(task)
+            with self._changed:
+                self._under_way = ""
+                is_wanted = self._is_open and not self._dropped
+                if is_wanted:
+                    self._results[topic] = (then, result)
+            del task, then, result
+            if is_wanted:
+                with suppress(RuntimeError):  # the window is gone
+                    self._notify()
+
+
+def _done(task: Task) -> Any:
+    with no_collection(), frequent_switches():
+        try:
+            return task()
+        except InputError as error:
+            return Failure(text=str(error))
+        except Exception as error:
+            return Failure(text=f"{type(error).__name__}: {error}")
