@@ -17,7 +17,7 @@ from napari_autorefine.engine.expectation import make_slices
 from napari_autorefine.model.geometry import euler_to_matrix
 from napari_autorefine.xp import to_host
 
-_DECISIVE = -np.log(0.01)
+DECISIVE = -np.log(0.01)
 _RUNGS_AT_ONCE = 8
 
 
@@ -74,7 +74,7 @@ def particle_accuracy(
         evidence = to_host(density.sum(axis=1))
         within = _first_decisive(evidence)
         rung, density = start + within, density[within]
-        if evidence[within] > _DECISIVE:
+        if evidence[within] > DECISIVE:
             break
     per_shell = np.bincount(geometry.model_shell, weights=to_host(density), minlength=n_shell)
     axis = samples.x if rng.integers(2) == 0 else samples.y
@@ -92,5 +92,5 @@ def particle_accuracy(
 
 
 def _first_decisive(evidence: np.ndarray) -> int:
-    decisive = np.flatnonzero(evidence > _DECISIVE)
+    decisive = np.flatnonzero(evidence > DECISIVE)
     return int(decisive[0]) if len(decisive) else len(evidence) - 1

@@ -140,15 +140,20 @@ def _scores(block: Block, i: int, slices: Any, shifts: ShiftBasis, part: slice) 
 
 
 def _reach_of_ring(block: Block, i: int) -> float:
-    """By how much the ring can change the order of two orientations, and a margin of negligible weight.
-
-    With G the expected log-likelihood gain of the right pose over an empty model in the ring, a right pose gains about
-    G and a wrong one loses about G there.
-    """
+    """How far below the best on the screening disc an orientation of image ``i`` may lie; see ``reach_of``."""
     ring = slice(block.geometry.samples.n_screen, block.geometry.samples.n_coarse)
     model = block.model
     gain = 0.5 * block.images.contrast[i, ring] ** 2 * model.score_weight[ring] * model.expected_power[ring]
-    return _NEGLIGIBLE + 2.0 * float(gain.sum())
+    return float(reach_of(float(gain.sum())))
+
+
+def reach_of(gain: Any) -> Any:
+    """By how much a ring of frequencies can change the order of two orientations, and a margin of negligible weight.
+
+    With ``gain`` the expected log-likelihood gain of the right pose over an empty model in the ring, a right pose gains
+    about that much and a wrong one loses about as much there.
+    """
+    return _NEGLIGIBLE + 2.0 * gain
 
 
 def _select(scores: Any, settings: SearchSettings) -> Significant:

@@ -13,9 +13,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from napari_autorefine.engine.accuracy import DECISIVE
 from napari_autorefine.engine.accuracy import Accuracy as MeasuredAccuracy
 from napari_autorefine.engine.context import GroupGeometry, SearchGrid, reference_shells
 from napari_autorefine.engine.convergence import check_convergence, pose_changes, with_changes, with_resolution
+from napari_autorefine.engine.first_pass import reach_of
 from napari_autorefine.engine.grids import OrientationGrid, make_orientation_grid
 from napari_autorefine.engine.half_job import HalfJob, IterationPlan
 from napari_autorefine.engine.halfmaps import Halves, final_maps, finish_sums, iterate_maps, update_parameters
@@ -26,6 +28,7 @@ from napari_autorefine.engine.iteration import (
     run_half,
     slice_power,
 )
+from napari_autorefine.engine.neighborhoods import N_SIGMA
 from napari_autorefine.engine.prepare import BlockSource
 from napari_autorefine.engine.problem import RefinementProblem, RefineOptions
 from napari_autorefine.engine.randomness import next_perturbation
@@ -48,7 +51,6 @@ from napari_autorefine.engine.sums import HalfStatistics, PoseTable
 from napari_autorefine.engine.workers import Workers
 from napari_autorefine.events import Event, IterationDone, Message
 
-_SCREENED_INFORMATION = 5.0
 _ROUGHEST_PARENT_ORDER = 2
 
 Step = Generator[Event | RefinementState, None, RefinementState]
@@ -155,28 +157,44 @@ def with_screening(setup: Setup, state: RefinementState, plan: IterationPlan) ->
 def screening_size(setup: Setup, state: RefinementState, index: int, coarse_size: int) -> int:
     """Working size of the screening before the first pass, of an optics group's images.
 
-    In global searches it is what orientations one order coarser resolve, or all when these would be too few. In local
-    searches the first pass has little to tell beyond it: the expected information of a particle per shell is
-    1/4 n_k P_k / sigma2_k (mean squared CTF 1/2, n_k coefficients), and the size is the smallest that leaves out at
-    most ``_SCREENED_INFORMATION``.
+    In global searches it is what orientations one order coarser resolve, or all when these would be too few.
+    """
+    optics, sampling = setup.optics[index], state.sampling
+    if sampling.is_local:
+        return _local_screening_size(setup, state, index, coarse_size)
+    if sampling.healpix_order <= _ROUGHEST_PARENT_ORDER:
+        return coarse_size
+    return coarse_image_size(
+        replace(sampling, healpix_order=sampling.healpix_order - 1),
+        particle_diameter_A=setup.options.particle_diameter_A,
+        field_of_view_A=optics.box_size * optics.pixel_size_A,
+        current_size=coarse_size,
+    )
+
+
+def _local_screening_size(setup: Setup, state: RefinementState, index: int, coarse_size: int) -> int:
+    """Choose the screening disc of local searches that leaves the fewest samples to compare.
+
+    The expected information of a particle per shell is 1/4 n_k P_k / sigma2_k (mean squared CTF 1/2, n_k coefficients);
+    ``reach_of`` what a disc leaves out is how far below the best an orientation may lie on it. The evidence against one
+    at distance d grows as d^2, is decisive at the expected error, and shells have their share in it; so the disc and
+    the reach tell which part of the searched ball is left for the ring.
     """
     optics, model, sampling = setup.optics[index], state.halves[0], state.sampling
-    if not sampling.is_local:
-        if sampling.healpix_order <= _ROUGHEST_PARENT_ORDER:
-            return coarse_size
-        return coarse_image_size(
-            replace(sampling, healpix_order=sampling.healpix_order - 1),
-            particle_diameter_A=setup.options.particle_diameter_A,
-            field_of_view_A=optics.box_size * optics.pixel_size_A,
-            current_size=coarse_size,
-        )
     n_shell = optics.box_size // 2 + 1
     shells = reference_shells(n_shell, optics, setup.box_size, setup.voxel_size_A)
     ratio = slice_power(model)[shells] / model.sigma2_noise[index][shells]
-    information = 0.25 * coefficient_count(optics.box_size) * ratio
-    left_out = np.cumsum(information[: coarse_size // 2 + 1][::-1])[::-1]
-    radius = int(np.count_nonzero(left_out > _SCREENED_INFORMATION))
-    return min(2 * max(radius, coarse_size // 8), coarse_size)
+    count = coefficient_count(optics.box_size)
+    last = coarse_size // 2
+    left_out = np.cumsum((0.25 * count * ratio)[: last + 1][::-1])[::-1]
+    left_out = np.append(left_out[1:], 0.0)
+    share = np.cumsum(model.orientability[shells][: last + 1])
+    share = np.maximum(share / max(share[-1], 1e-12), 1e-3)
+    distance_deg = model.accuracy_rot_deg * np.sqrt(reach_of(left_out) / (DECISIVE * share))
+    alive = np.minimum(distance_deg / (N_SIGMA * sampling.sigma_angle_deg), 1.0) ** 3
+    inside = np.cumsum(count[: last + 1])
+    cost = inside + alive * (inside[-1] - inside)
+    return min(2 * max(int(np.argmin(cost)), coarse_size // 8), coarse_size)
 
 
 def _expectation(
