@@ -243,6 +243,17 @@ def test_coordinates_may_come_as_a_list_or_in_one_file(made: MicrographSet) -> N
     assert list(starts[0].columns) == list(starts[1].columns) == list(starts[2].columns)
 
 
+def test_folders_of_earlier_jobs_are_taken_as_inputs(made: MicrographSet) -> None:
+    for folder, name, source in (("Ctf", "micrographs_ctf.star", made.star), ("Sel", "particles.star", made.refined)):
+        (made.folder / folder).mkdir()
+        (made.folder / folder / name).write_text(Path(source).read_text())
+    rows = [f"Motion/job002/Movies/{name}.mrc picks/Movies/{name}_pick.star" for name in "ab"]
+    write_table(made.folder / "Pick" / "autopick.star", "", "MicrographName MicrographCoordinates", rows)
+    run(["extract", "--i", "Ctf", "--coord_list", "Pick", "--o", "one", "--extract_size", "32"])
+    run(["extract", "--i", "Ctf", "--reextract_data_star", "Sel", "--o", "two", "--extract_size", "32"])
+    assert [len(read_star(f"{folder}/particles.star").tables["particles"]) for folder in ("one", "two")] == [14, 8]
+
+
 def test_poor_picks_are_left_out(made: MicrographSet) -> None:
     run(made.line("--minimum_pick_fom", "0.25"))
     _, particles = tables(made)

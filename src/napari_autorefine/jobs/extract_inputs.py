@@ -30,8 +30,26 @@ from napari_autorefine.jobs.extract_params import ExtractParams, even
 from napari_autorefine.jobs.extract_tables import Refined, recentered
 from napari_autorefine.jobs.record import output_of
 
+MICROGRAPH_FILES = ("micrographs_ctf.star", "micrographs.star", "corrected_micrographs.star")
+_COORDINATE_FILES = ("autopick.star", "manualpick.star", "extractpick.star", "coordinates.star")
 _FEW = 10
 _NAMED = 3
+
+
+def file_of_job(path: str, names: tuple[str, ...]) -> str:
+    """Return the file with one of ``names``, the preferred first, when ``path`` is the folder of a job.
+
+    Raises
+    ------
+    InputError
+        A folder without any of them.
+    """
+    if not os.path.isdir(path):
+        return path
+    found = next((name for name in names if os.path.isfile(os.path.join(path, name))), None)
+    if found is None:
+        raise InputError(f"The folder {path} holds none of {', '.join(names)}; name the file itself.")
+    return os.path.join(path, found)
 
 
 def rounded_sizes(params: ExtractParams) -> Iterable[Message]:
@@ -44,7 +62,7 @@ def rounded_sizes(params: ExtractParams) -> Iterable[Message]:
 def read_coordinates(params: ExtractParams, micrographs: MicrographTable) -> Generator[Event, None, Coordinates]:
     """Read coordinates, from a list, from one file, or from files named after the micrographs."""
     if params.coord_list is not None:
-        listed = read_coordinate_list(params.coord_list, micrographs)
+        listed = read_coordinate_list(file_of_job(params.coord_list, _COORDINATE_FILES), micrographs)
         if isinstance(listed, tuple):
             coordinates, unknown = listed
             yield from _unknown_micrographs(unknown, micrographs)
@@ -53,7 +71,7 @@ def read_coordinates(params: ExtractParams, micrographs: MicrographTable) -> Gen
         files = listed
     else:
         assert params.coord_suffix is not None
-        files = found_files(micrographs, params.coord_dir, params.coord_suffix, params.micrographs)
+        files = found_files(micrographs, params.coord_dir, params.coord_suffix, micrographs.file)
     tables: dict[int, tuple[str, pd.DataFrame]] = {}
     absent, empty = [str(name) for row, name in enumerate(micrographs.names) if row not in files], []
     for done, (row, file) in enumerate(files.items()):
@@ -146,7 +164,7 @@ def open_images(
 ) -> Generator[Event, None, tuple[dict[int, MicrographImage], np.ndarray]]:
     """Read the headers of all micrographs with particles; also tell which particles have a micrograph."""
     wanted = np.unique(coordinates.micrograph)
-    folders = search_folders(params.micrographs)
+    folders = search_folders(micrographs.file)
     images: dict[int, MicrographImage] = {}
     lost = []
     with ThreadPoolExecutor(16) as pool:

@@ -16,8 +16,10 @@ from napari_autorefine.events import Event, Message
 from napari_autorefine.io.micrograph_tables import Coordinates, MicrographTable, read_micrographs, without_job
 from napari_autorefine.io.micrographs import MicrographImage
 from napari_autorefine.jobs.extract_inputs import (
+    MICROGRAPH_FILES,
     biased,
     enough_merit,
+    file_of_job,
     inside,
     open_images,
     read_coordinates,
@@ -90,7 +92,8 @@ def make_plan(params: ExtractParams) -> Generator[Event, None, ExtractionPlan]:
     InputError
         Whatever is wrong with the input.
     """
-    micrographs = read_micrographs(params.micrographs, pixel_size_A=params.pixel_size_A)
+    source = file_of_job(params.micrographs, MICROGRAPH_FILES)
+    micrographs = read_micrographs(source, pixel_size_A=params.pixel_size_A)
     yield from rounded_sizes(params)
     refined: Refined | None = None
     if params.refined_particles is not None:
