@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_error
 
 from napari_autorefine.jobs import JOBS
 from napari_autorefine.ui.job_dock import JobDock
+from napari_autorefine.ui.live_results import follow_session
 from napari_autorefine.ui.next_steps import NextStep
 
 if TYPE_CHECKING:
@@ -46,6 +48,10 @@ class RefineDock(ManifestDock):
     """Auto-refinement."""
 
     job_name = "refine"
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        super().__init__(napari_viewer)
+        self.session_changed.connect(partial(follow_session, napari_viewer))
 
 
 class ExtractDock(ManifestDock):
