@@ -26,6 +26,7 @@ from napari_autorefine.jobs.simulate_micrographs import (
     write_micrographs,
 )
 from napari_autorefine.jobs.simulate_params import SimulateParams
+from napari_autorefine.jobs.simulate_tomo import cut_again, simulate_tomo
 from napari_autorefine.jobs.simulate_truth import ParticleDrawer, Truth, circle, draw_truth, optics_of, signal_gain
 from napari_autorefine.model.atoms import AtomProjector, Atoms
 from napari_autorefine.model.frames import frame_rotation, symmetry_center
@@ -101,6 +102,9 @@ def _with_poses(table: pd.DataFrame, truth: Truth) -> pd.DataFrame:
 
 def simulate(params: SimulateParams) -> Iterator[Event]:
     """Make particle stacks or micrographs with ``PREFIX_truth.star`` and ``PREFIX_truth.mrc`` from an atomic model."""
+    if params.picks:
+        yield from cut_again(params)
+        return
     if not params.model:
         raise InputError("The atomic model is missing; give a PDB or mmCIF file.")
     model = read_model(params.model, assembly=params.assembly or None)
@@ -118,6 +122,9 @@ def simulate_atoms(atoms: Atoms, params: SimulateParams) -> Iterator[Event]:
     if not params.output:
         raise InputError("The output is missing; give the folder and first part of the output names with --o.")
     check_free(f"{params.output}_micrographs.star" if params.micrographs else f"{params.output}.star", params.overwrite)
+    if params.tomo != "none":
+        yield from _tomograms(atoms, params)
+        return
     smallest = min(g.box_size * g.pixel_size_A for g in optics_of(params))
     if 2 * atoms.radius_A > smallest:
         text = f"The molecule is {2 * atoms.radius_A:.0f} Å wide and does not fit the box of {smallest:.0f} Å"
@@ -125,6 +132,15 @@ def simulate_atoms(atoms: Atoms, params: SimulateParams) -> Iterator[Event]:
     diameter = params.particle_diameter_A or min(2 * atoms.radius_A + 10.0, smallest - 4 * params.pixel_size_A)
     make = _micrographs if params.micrographs else _stacks
     yield from make(atoms, draw_truth(params), params, diameter)
+
+
+def _tomograms(atoms: Atoms, params: SimulateParams) -> Iterator[Event]:
+    """Make tilt series and particles cut from them."""
+    smallest = min(g.box_size * g.pixel_size_A for g in optics_of(params)) * params.binning
+    if 2 * atoms.radius_A > smallest:
+        text = f"The molecule is {2 * atoms.radius_A:.0f} Å wide, the box of the particles {smallest:.0f} Å"
+        yield Message(text=f"{text}: its ends are cut off.", level="warning")
+    yield from simulate_tomo(atoms, params, params.particle_diameter_A or 2 * atoms.radius_A + 10.0)
 
 
 def _stacks(atoms: Atoms, truth: Truth, params: SimulateParams, diameter_A: float) -> Iterator[Event]:

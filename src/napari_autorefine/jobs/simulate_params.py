@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from napari_autorefine.params import JobParams, Param, describe
 
 INPUT, PARTICLES, OPTICS, NOISE = "Input and output", "Particles", "Optics", "Signal and noise"
-MICROGRAPHS = "Micrographs"
+MICROGRAPHS, TOMOGRAPHY = "Micrographs", "Tomography"
 MicrographType = Literal["float32", "float16", "int16", "uint16", "int8"]
+TomoForm = Literal["none", "2d", "3d"]
+Arrangement = Literal["random", "sphere"]
 _LARGEST_COUNT = {"int16": 32767, "uint16": 65535, "int8": 127}
 
 
@@ -205,7 +207,123 @@ class SimulateParams(JobParams):
             maximum=8,
         ),
     ] = 0
+    tomo: Annotated[
+        TomoForm,
+        Param(
+            "Particles of tomograms",
+            "Make tilt series and cut particles: 2d are stacks of tilt images (RELION 5), 3d are volumes with "
+            "CTF and multiplicity (RELION 4).",
+            TOMOGRAPHY,
+            bare_value="2d",
+        ),
+    ] = "none"
+    tilt_series: Annotated[
+        int, Param("Tilt series", "Number of tilt series; each is a scale group.", TOMOGRAPHY, minimum=1)
+    ] = 2
+    arrangement: Annotated[
+        Arrangement,
+        Param(
+            "Arrangement",
+            "How particles lie: random, or sphere: on a closed lattice with their z axis outwards, known as a prior.",
+            TOMOGRAPHY,
+        ),
+    ] = "random"
+    tilt_max_deg: Annotated[
+        float, Param("Largest tilt", "Tilts go from minus to plus this.", TOMOGRAPHY, unit="deg", minimum=0, maximum=80)
+    ] = 60.0
+    tilt_step_deg: Annotated[
+        float,
+        Param("Tilt step", "Step between tilts.", TOMOGRAPHY, unit="deg", minimum=0, is_above_minimum=True),
+    ] = 3.0
+    tilt_dose_e_A2: Annotated[
+        float,
+        Param(
+            "Dose per tilt",
+            "Electrons of each image, in dose-symmetric order: they damage the later ones.",
+            TOMOGRAPHY,
+            unit="e/A^2",
+            flags=("tilt_dose",),
+            minimum=0,
+        ),
+    ] = 3.0
+    max_dose_e_A2: Annotated[
+        float | None,
+        Param(
+            "Maximum dose",
+            "Later images are not used for particles; 0 or less: all are.",
+            TOMOGRAPHY,
+            unit="e/A^2",
+            flags=("max_dose",),
+        ),
+    ] = None
+    binning: Annotated[
+        float,
+        Param(
+            "Binning",
+            "Particles are resampled by this factor; --box counts binned pixels, --angpix unbinned ones.",
+            TOMOGRAPHY,
+            flags=("bin",),
+            minimum=1,
+        ),
+    ] = 1.0
+    cut_box_size: Annotated[
+        int,
+        Param(
+            "Box for CTF",
+            "Box in which the CTF is applied before the image is cropped to --box; 0: 4/3 of that.",
+            TOMOGRAPHY,
+            unit="px",
+            flags=("cut_box",),
+            minimum=0,
+            is_advanced=True,
+        ),
+    ] = 0
+    relion_version: Annotated[
+        Literal["5", "4"],
+        Param("Layout of", "RELION version whose STAR files are written; 4 only for 3d.", TOMOGRAPHY, is_advanced=True),
+    ] = "5"
+    float16: Annotated[
+        bool, Param("Write particles in float16?", "Half-precision particles take half the space.", TOMOGRAPHY)
+    ] = True
+    reference_low_pass_A: Annotated[
+        float,
+        Param(
+            "Filter of the reference",
+            "Resolution of the starting reference PREFIX_reference.mrc.",
+            TOMOGRAPHY,
+            unit="A",
+            minimum=0,
+            is_above_minimum=True,
+        ),
+    ] = 30.0
+    reference_shift_px: Annotated[
+        float,
+        Param(
+            "Shift of the reference",
+            "The starting reference is moved this far along z, as an initial model is.",
+            TOMOGRAPHY,
+            unit="px",
+        ),
+    ] = 0.0
+    picks: Annotated[
+        str,
+        Param(
+            "Particles to cut again",
+            "Cut these particles of an earlier set again, as after recentring or for another binning.",
+            TOMOGRAPHY,
+            file_kind="read",
+        ),
+    ] = ""
+    tomograms: Annotated[
+        str,
+        Param("Their tomograms", "Tomograms file of the particles to cut again.", TOMOGRAPHY, file_kind="read"),
+    ] = ""
     threads: Annotated[int, Param("Threads", "Threads; 0 is all cores.", "Compute", flags=("j",), minimum=0)] = 0
+
+    @field_validator("max_dose_e_A2", mode="after")
+    @classmethod
+    def _no_limit_if_off(cls, value: float | None) -> float | None:
+        return None if value is None or value <= 0 else value
 
     @model_validator(mode="after")
     def _check(self) -> SimulateParams:
@@ -219,12 +337,34 @@ class SimulateParams(JobParams):
             raise ValueError("defocus_min is larger than defocus_max")
         if self.micrographs:
             self._check_micrographs()
-            return self
-        records = (record for record in describe(type(self)) if record.param.group == MICROGRAPHS)
-        given = [record.flags[0] for record in records if getattr(self, record.name) != record.default]
-        if given:
-            raise ValueError(f"{given[0]} is for micrographs; give --micrographs, or leave it out")
+        if self.tomo != "none":
+            self._check_tomo()
+        shared = {"spacing_A"} if self.tomo != "none" else set()
+        if not self.micrographs:
+            self._refuse_group(MICROGRAPHS, "for micrographs; give --micrographs", shared)
+        if self.tomo == "none":
+            self._refuse_group(TOMOGRAPHY, "for particles of tomograms; give --tomo", set())
         return self
+
+    def _refuse_group(self, group: str, purpose: str, shared: set[str]) -> None:
+        records = (record for record in describe(type(self)) if record.param.group == group)
+        given = [r.flags[0] for r in records if r.name not in shared and getattr(self, r.name) != r.default]
+        if given:
+            raise ValueError(f"{given[0]} is {purpose}, or leave it out")
+
+    def _check_tomo(self) -> None:
+        if self.micrographs:
+            raise ValueError("micrographs and tomo exclude each other")
+        if self.groups != type(self).model_fields["groups"].default:
+            raise ValueError("groups is for particle stacks; with --tomo give --tilt_series")
+        if self.tilt_series > self.n_particle:
+            raise ValueError(f"{self.n_particle} particles are too few for {self.tilt_series} tilt series")
+        if self.relion_version == "4" and self.tomo == "2d":
+            raise ValueError("tilt stacks came with RELION 5; relion_version 4 is for --tomo 3d")
+        if self.cut_box_size and (self.cut_box_size < self.box_size or self.cut_box_size % 2):
+            raise ValueError(f"cut_box must be even and not below the box of {self.box_size}")
+        if bool(self.picks) != bool(self.tomograms):
+            raise ValueError("picks and tomograms belong together")
 
     def _check_micrographs(self) -> None:
         if self.micrographs > self.n_particle:

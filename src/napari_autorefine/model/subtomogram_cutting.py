@@ -16,6 +16,7 @@ Zivanov et al. (2022), eLife 11, e83724, doi:10.7554/eLife.83724.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -102,12 +103,14 @@ class ParticleCutter:
         self._circle = _soft_circle(cut.box_size, cut.crop_size / 2)
         self._outside = _squared_radius(cut.box_size) > (cut.crop_size / 2) ** 2
 
-    def slices(self, images: np.ndarray, tilts: np.ndarray, position_px: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def slices(
+        self, images: Sequence[np.ndarray], tilts: np.ndarray, position_px: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Cut one particle from tilt images.
 
         Parameters
         ----------
-        images : (n, h, w), the tilt images, protein dark
+        images : n arrays (h, w), the tilt images, protein dark
         tilts : (n,) int, which tilts these are
         position_px : (3,), of the particle in the tomogram
 
@@ -131,13 +134,13 @@ class ParticleCutter:
         mean = slices[:, self._outside].mean(axis=1)
         return (slices - mean[:, None, None]) * self._circle, transfer
 
-    def stack(self, images: np.ndarray, tilts: np.ndarray, position_px: np.ndarray) -> np.ndarray:
+    def stack(self, images: Sequence[np.ndarray], tilts: np.ndarray, position_px: np.ndarray) -> np.ndarray:
         """Return the tilt stack (n, crop, crop) float32 of one particle; see ``slices``."""
         slices, _ = self.slices(images, tilts, position_px)
         return np.stack([window(one, self.cut.crop_size) for one in slices]).astype(np.float32) / self.cut.binning
 
     def volume(
-        self, images: np.ndarray, tilts: np.ndarray, position_px: np.ndarray, rotation: np.ndarray
+        self, images: Sequence[np.ndarray], tilts: np.ndarray, position_px: np.ndarray, rotation: np.ndarray
     ) -> SubtomogramSums:
         """Return the pseudo-subtomogram of one particle in the frame of ``rotation`` (3, 3), A_sub; see ``slices``."""
         slices, transfer = self.slices(images, tilts, position_px)
