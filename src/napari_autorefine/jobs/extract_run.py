@@ -24,6 +24,7 @@ from napari_autorefine.model.extraction import (
     Background,
     CtfFilter,
     cut_particles,
+    grey_mean,
     make_background,
 )
 from napari_autorefine.model.half_plane import half_plane_ctf
@@ -49,6 +50,7 @@ class _MicrographWork:
         self._left = task.count
         self._lock = threading.Lock()
         self._is_failed = False
+        self._transfers: tuple[np.ndarray, np.ndarray] | None = None
 
     @property
     def is_closed(self) -> bool:
@@ -92,7 +94,7 @@ class _MicrographWork:
                 task = self.task
                 self._image = task.image.read()
                 if self.plan.transfer is not None:
-                    self._mean = float(self._image.mean(dtype=np.float64))
+                    self._mean = grey_mean(self._image)
                 self._writer = StackWriter(
                     task.stack,
                     task.count,
@@ -133,24 +135,31 @@ class _MicrographWork:
             )
 
     def _transfer(self, rows: np.ndarray) -> CtfFilter | None:
-        """Return the transfer functions of particles; equal ones are computed once."""
+        """Return the transfer functions of particles."""
         source = self.plan.transfer
         if source is None:
             return None
-        size = self.task.steps.ctf_box_size
         keys = np.column_stack([source.group[rows], source.parameters[rows]])
         unique, index = np.unique(keys, axis=0, return_inverse=True)
-        values = np.empty((len(unique), size, size // 2 + 1), np.float32)
-        for number, key in enumerate(unique):
-            values[number] = half_plane_ctf(
-                source.groups[int(key[0])],
-                key[None, 1:],
+        made = self._transfers  # of the last piece, most often the same: one local, as other threads replace it
+        if made is None or not np.array_equal(made[0], unique):
+            self._transfers = made = unique, self._transfer_functions(unique)
+        return CtfFilter(values=made[1], index=index.reshape(-1), mean=self._mean)
+
+    def _transfer_functions(self, keys: np.ndarray) -> np.ndarray:
+        """Return (n, size, size // 2 + 1) float32 for n rows of optics group and parameters."""
+        assert self.plan.transfer is not None
+        size = self.task.steps.ctf_box_size
+        values = np.empty((len(keys), size, size // 2 + 1), np.float32)
+        for group in np.unique(keys[:, 0]).astype(int).tolist():
+            members = keys[:, 0] == group
+            values[members] = half_plane_ctf(
+                self.plan.transfer.groups[group],
+                keys[members, 1:],
                 size,
                 is_first_peak_intact=self._params.ctf_intact_first_peak,
-            )[0]
-        if self._params.phase_flip:
-            values = np.sign(values)
-        return CtfFilter(values=values, index=index.reshape(-1), mean=self._mean)
+            )
+        return np.sign(values) if self._params.phase_flip else values
 
     def _finish(self, writer: StackWriter) -> None:
         """Give the stack its name, then write the table of this micrograph: when it is there, both are complete."""

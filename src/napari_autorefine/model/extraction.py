@@ -168,7 +168,8 @@ def _filtered_windows(
     places = np.ascontiguousarray(centers, np.int64)
     _cut_padded(micrograph, places, np.float32(transfer.mean), images)
     spectra = fft.rfft2(images)
-    spectra *= transfer.values[transfer.index]
+    for spectrum, number in zip(spectra, transfer.index.tolist(), strict=True):
+        spectrum *= transfer.values[number]
     images = crop(fft.irfft2(spectra, (size, size)), steps.box_size)
     _repeat_edges(images, places, micrograph.shape[0], micrograph.shape[1])
     return images, transfer.mean * transfer.values[transfer.index, 0, 0].astype(np.float64)
@@ -209,11 +210,30 @@ def _cut_padded(micrograph: np.ndarray, centers: np.ndarray, mean: np.float32, i
     size = images.shape[1]
     for n in range(images.shape[0]):
         x0, y0 = centers[n, 0] - size // 2, centers[n, 1] - size // 2
+        left, right = min(max(-x0, 0), size), min(max(n_x - x0, 0), size)
+        columns = micrograph[:, x0 + left : x0 + right]
         for j in range(size):
-            for i in range(size):
-                x, y = x0 + i, y0 + j
-                inside = 0 <= x < n_x and 0 <= y < n_y
-                images[n, j, i] = micrograph[y, x] - mean if inside else np.float32(0.0)
+            target = images[n, j]
+            if 0 <= y0 + j < n_y:
+                middle, source = target[left:right], columns[y0 + j]
+                for i in range(middle.size):
+                    middle[i] = source[i] - mean
+                target[:left] = 0.0
+                target[right:] = 0.0
+            else:
+                target[:] = 0.0
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST)
+def grey_mean(micrograph: np.ndarray) -> float:
+    """Return the mean of all pixels (n_y, n_x), in float64."""
+    total = 0.0
+    for y in range(micrograph.shape[0]):
+        part = 0.0
+        for x in range(micrograph.shape[1]):
+            part += micrograph[y, x]
+        total += part
+    return total / micrograph.size
 
 
 @njit(nogil=True, cache=True)

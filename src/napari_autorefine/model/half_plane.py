@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from napari_autorefine.kernels.ctf import ctf as ctf_kernel
@@ -38,15 +40,19 @@ def half_plane_ctf(
     The Nyquist row is ambiguous. RELION takes it at a positive frequency for defocus and astigmatism and at a negative
     one for even aberrations, and so does this function.
     """
-    points = half_frequencies(size, optics.pixel_size_A)
-    negative = points.copy().reshape(size, -1, 2)
-    negative[size // 2, :, 1] *= -1.0
+    points, extra = _grid(optics, size)
     u_v, angle, phase, bfactor, scale = np.split(np.asarray(parameters, np.float64), [2, 3, 4, 5], axis=1)
     prepared = ctf_parameters(
         optics, u_v, angle_deg=angle[:, 0], phase_shift_deg=phase[:, 0], bfactor_A2=bfactor[:, 0], scale=scale[:, 0]
     )
-    extra = even_aberration_phase(optics, negative.reshape(-1, 2))
-    values: np.ndarray = ctf_kernel(
-        prepared, np.ascontiguousarray(magnified(optics, points)), extra, is_first_peak_intact
-    )
+    values: np.ndarray = ctf_kernel(prepared, points, extra, is_first_peak_intact)
     return values.reshape(len(prepared), size, -1)
+
+
+@lru_cache(maxsize=8)
+def _grid(optics: OpticsGroup, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the frequencies after the magnification of a group, and its even aberrations there."""
+    points = half_frequencies(size, optics.pixel_size_A)
+    negative = points.copy().reshape(size, -1, 2)
+    negative[size // 2, :, 1] *= -1.0
+    return np.ascontiguousarray(magnified(optics, points)), even_aberration_phase(optics, negative.reshape(-1, 2))
