@@ -77,7 +77,7 @@ def _foreign_section(job: Job) -> list[str]:
     accepted = {name: option for name, option in options.items() if not option.is_refused and name not in own}
     refused = {name: option for name, option in options.items() if option.is_refused and name not in own}
     return [
-        f"### {job.name}: options of relion_refine that are accepted without effect",
+        f"### {job.name}: options of {job.relion_program} that are accepted without effect",
         "",
         "One line says so when the job starts.",
         "",
@@ -85,7 +85,7 @@ def _foreign_section(job: Job) -> list[str]:
         "|---|---|",
         *(_line([_foreign_name(name, option), option.reason]) for name, option in accepted.items()),
         "",
-        f"### {job.name}: options of relion_refine that are refused",
+        f"### {job.name}: options of {job.relion_program} that are refused",
         "",
         "They would change the result, so the job ends; with the values in the last column they are accepted.",
         "",

@@ -20,13 +20,15 @@ class Job:
 
     The module has a pydantic class ``params_class``, which may come from ``<name>_params`` beside it, and a function
     ``<name>(params) -> Iterator[Event]``;
-    ``positional`` is the parameter that is given without a flag on the command line.
+    ``positional`` is the parameter that is given without a flag on the command line; ``relion_program`` the one whose
+    option names are understood.
     """
 
     name: str
     title: str
     params_class: str
     positional: str = ""
+    relion_program: str = ""
 
     def params(self) -> type[BaseModel]:
         """Return the parameter class of the job."""
@@ -52,19 +54,54 @@ class Job:
 JOBS: dict[str, Job] = {
     job.name: job
     for job in (
-        Job(name="refine", title="3D auto-refinement of particles, to convergence", params_class="RefineParams"),
+        Job(
+            name="refine",
+            title="3D auto-refinement of particles, to convergence",
+            params_class="RefineParams",
+            relion_program="relion_refine",
+        ),
         Job(
             name="simulate",
             title="Make particles or micrographs from atoms",
             params_class="SimulateParams",
             positional="model",
         ),
-        Job(name="extract", title="Cut particles from micrographs", params_class="ExtractParams"),
-        Job(name="rebox", title="Change pixel size and box of maps", params_class="ReboxParams"),
-        Job(name="recenter", title="Move the centre of particles to a point of the map", params_class="RecenterParams"),
-        Job(name="reconstruct", title="Map and half-maps of particles with poses", params_class="ReconstructParams"),
-        Job(name="mask", title="Make a soft solvent mask from a map", params_class="MaskParams"),
-        Job(name="postprocess", title="Resolution and sharpening of two half maps", params_class="PostprocessParams"),
+        Job(
+            name="extract",
+            title="Cut particles from micrographs",
+            params_class="ExtractParams",
+            relion_program="relion_preprocess",
+        ),
+        Job(
+            name="rebox",
+            title="Change pixel size and box of maps",
+            params_class="ReboxParams",
+            relion_program="relion_image_handler",
+        ),
+        Job(
+            name="recenter",
+            title="Move the centre of particles to a point of the map",
+            params_class="RecenterParams",
+            relion_program="relion_star_handler",
+        ),
+        Job(
+            name="reconstruct",
+            title="Map and half-maps of particles with poses",
+            params_class="ReconstructParams",
+            relion_program="relion_reconstruct",
+        ),
+        Job(
+            name="mask",
+            title="Make a soft solvent mask from a map",
+            params_class="MaskParams",
+            relion_program="relion_mask_create",
+        ),
+        Job(
+            name="postprocess",
+            title="Resolution and sharpening of two half maps",
+            params_class="PostprocessParams",
+            relion_program="relion_postprocess",
+        ),
         Job(name="report", title="One page on a job", params_class="ReportParams", positional="folder"),
         Job(name="info", title="Describe MRC and STAR files", params_class="InfoParams", positional="files"),
         Job(name="demo", title="From simulated micrographs to a map and its report", params_class="DemoParams"),
