@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.ndimage import map_coordinates
+
 from napari_autorefine.io.subtomograms import SubtomogramVolumes, TiltStacks
 from napari_autorefine.io.tomo_inputs import TomoInputs
 from napari_autorefine.model.geometry import euler_to_matrix
 from napari_autorefine.model.tomography import positions_px, subtomogram_matrices, tilt_ctfs
-from scipy.ndimage import map_coordinates
 
 
 def frequency_grid(size: int) -> np.ndarray:
@@ -74,7 +75,8 @@ def _add_stack(
     particles, size = inputs.particles, len(data)
     group = particles.optics[particles.optics_index[row]]
     tomogram = inputs.tomograms[particles.subtomograms.tomogram_name[row]]
-    position, frame = positions_px(particles, inputs.tomograms)[row], subtomogram_matrices(particles.subtomograms)[row]
+    rows = particles.subtomograms
+    position, frame = positions_px(rows, inputs.tomograms)[row], subtomogram_matrices(rows)[row]
     plane = grid[size // 2, :, :, :2]
     tilts = inputs.images.tilts[row]
     transfer = tilt_ctfs(tomogram, position, group, plane.reshape(-1, 2) / (size * group.pixel_size_A), tilts=tilts)

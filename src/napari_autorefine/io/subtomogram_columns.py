@@ -60,7 +60,7 @@ def subtomogram_rows(
         )
     if not (are_stacks or is_3d.any()):
         return None
-    coordinate, unit = _coordinates(columns, version)
+    coordinate, unit = coordinates(columns, version)
     return SubtomogramRows(
         is_tilt_stack=are_stacks,
         tomogram_name=columns.texts("rlnTomoName") if "rlnTomoName" in columns else tomogram_names,
@@ -72,7 +72,8 @@ def subtomogram_rows(
     )
 
 
-def _coordinates(columns: Columns, version: int) -> tuple[np.ndarray | None, CoordinateUnit]:
+def coordinates(columns: Columns, version: int) -> tuple[np.ndarray | None, CoordinateUnit]:
+    """Return coordinates (n, 3) in tomograms, None without them, and their unit; RELION 5's come first."""
     if all(label in columns for label in CENTERED):
         return columns.stacked(CENTERED), "A_from_center"
     if all(label in columns for label in PIXELS):

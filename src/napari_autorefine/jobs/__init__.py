@@ -73,6 +73,12 @@ JOBS: dict[str, Job] = {
             relion_program="relion_preprocess",
         ),
         Job(
+            name="subtomo",
+            title="Cut particles of tomograms from tilt series",
+            params_class="SubtomoParams",
+            relion_program="relion_tomo_subtomo",
+        ),
+        Job(
             name="rebox",
             title="Change pixel size and box of maps",
             params_class="ReboxParams",

@@ -26,7 +26,7 @@ from napari_autorefine.jobs.simulate_micrographs import (
     write_micrographs,
 )
 from napari_autorefine.jobs.simulate_params import SimulateParams
-from napari_autorefine.jobs.simulate_tomo import cut_again, simulate_tomo
+from napari_autorefine.jobs.simulate_tomo import simulate_tomo
 from napari_autorefine.jobs.simulate_truth import ParticleDrawer, Truth, circle, draw_truth, optics_of, signal_gain
 from napari_autorefine.model.atoms import AtomProjector, Atoms
 from napari_autorefine.model.frames import frame_rotation, symmetry_center
@@ -102,9 +102,6 @@ def _with_poses(table: pd.DataFrame, truth: Truth) -> pd.DataFrame:
 
 def simulate(params: SimulateParams) -> Iterator[Event]:
     """Make particle stacks or micrographs with ``PREFIX_truth.star`` and ``PREFIX_truth.mrc`` from an atomic model."""
-    if params.picks:
-        yield from cut_again(params)
-        return
     if not params.model:
         raise InputError("The atomic model is missing; give a PDB or mmCIF file.")
     model = read_model(params.model, assembly=params.assembly or None)

@@ -305,19 +305,6 @@ class SimulateParams(JobParams):
             unit="px",
         ),
     ] = 0.0
-    picks: Annotated[
-        str,
-        Param(
-            "Particles to cut again",
-            "Cut these particles of an earlier set again, as after recentring or for another binning.",
-            TOMOGRAPHY,
-            file_kind="read",
-        ),
-    ] = ""
-    tomograms: Annotated[
-        str,
-        Param("Their tomograms", "Tomograms file of the particles to cut again.", TOMOGRAPHY, file_kind="read"),
-    ] = ""
     threads: Annotated[int, Param("Threads", "Threads; 0 is all cores.", "Compute", flags=("j",), minimum=0)] = 0
 
     @field_validator("max_dose_e_A2", mode="after")
@@ -363,8 +350,6 @@ class SimulateParams(JobParams):
             raise ValueError("tilt stacks came with RELION 5; relion_version 4 is for --tomo 3d")
         if self.cut_box_size and (self.cut_box_size < self.box_size or self.cut_box_size % 2):
             raise ValueError(f"cut_box must be even and not below the box of {self.box_size}")
-        if bool(self.picks) != bool(self.tomograms):
-            raise ValueError("picks and tomograms belong together")
 
     def _check_micrographs(self) -> None:
         if self.micrographs > self.n_particle:

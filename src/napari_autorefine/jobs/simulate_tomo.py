@@ -4,37 +4,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from napari_autorefine.engine.masking import low_pass_map
-from napari_autorefine.errors import InputError
 from napari_autorefine.events import Event, Finished
 from napari_autorefine.io.mrc import write_volume
-from napari_autorefine.io.optimisation_set import OptimisationSet, write_optimisation_set
-from napari_autorefine.io.star import read_particles
+from napari_autorefine.io.optimisation_set import OptimisationSet
 from napari_autorefine.io.tables import VERSION_3_1, VERSION_5_0, Table, write_star
 from napari_autorefine.io.tomograms import SIZES, read_tomograms
-from napari_autorefine.jobs.record import check_free, write_record
+from napari_autorefine.jobs.record import write_record
 from napari_autorefine.jobs.simulate_params import SimulateParams
-from napari_autorefine.jobs.simulate_tomo_cut import CutParticles, Picks, cut_particles
 from napari_autorefine.jobs.simulate_tomo_frames import TiltDrawer, series_path, write_series
 from napari_autorefine.jobs.simulate_tomo_scene import TomoScene, draw_scene
 from napari_autorefine.jobs.simulate_truth import optics_of
+from napari_autorefine.jobs.subtomo_cut import CutParticles, CutPlan, Picks, cut_particles, write_cut
 from napari_autorefine.model.atoms import AtomProjector, Atoms
 from napari_autorefine.model.geometry import euler_to_matrix
-from napari_autorefine.model.tomography import Tomogram, positions_px, subtomogram_matrices
+from napari_autorefine.model.subtomogram_cutting import Cut
+from napari_autorefine.model.tomography import Tomogram
 
 _POSE = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 _ORIGIN = ("rlnOriginXAngst", "rlnOriginYAngst", "rlnOriginZAngst")
-_CUT_COLUMNS = (
-    "rlnTomoName", "rlnImageName", "rlnCtfImage", "rlnTomoVisibleFrames", "rlnCoordinateX", "rlnCoordinateY",
-    "rlnCoordinateZ", "rlnCenteredCoordinateXAngst", "rlnCenteredCoordinateYAngst", "rlnCenteredCoordinateZAngst",
-    "rlnTomoSubtomogramRot", "rlnTomoSubtomogramTilt", "rlnTomoSubtomogramPsi", *_ORIGIN,
-)  # fmt: skip
 
 
 def simulate_tomo(atoms: Atoms, params: SimulateParams, diameter_A: float) -> Iterator[Event]:
@@ -44,43 +36,15 @@ def simulate_tomo(atoms: Atoms, params: SimulateParams, diameter_A: float) -> It
     gain = drawer.gain(diameter_A)
     yield from write_series(drawer, gain, params)
     tomograms = _write_tomograms(scene, params)
-    cut = yield from cut_particles(_picks(scene, params), tomograms, params)
-    outputs = _write_cut(cut, f"{params.output}_tomograms.star", params)
+    cut = yield from cut_particles(_picks(scene, params), tomograms, _plan(params))
+    outputs = {"particles": f"{params.output}.star", "optimisation_set": f"{params.output}_optimisation_set.star"}
+    write_cut(cut, outputs, OptimisationSet().with_files({"tomograms": f"{params.output}_tomograms.star"}))
     outputs |= {"tomograms": f"{params.output}_tomograms.star", "truth": f"{params.output}_truth.star"}
     write_star(outputs["truth"], _truth_tables(cut, scene), version=cut.version)
     outputs |= _write_maps(atoms, gain, params)
     write_record(params.output, "simulate", params, outputs)
     text = f"Made {len(cut.rows)} particles in {len(tomograms)} tilt series of {scene.tomograms[0].n_tilt} images"
     yield Finished(text=f"{text}; sphere of {diameter_A:.0f} Å.", outputs=outputs)
-
-
-def cut_again(params: SimulateParams) -> Iterator[Event]:
-    """Cut particles of an earlier set again: at their present centers, in another size, binning or form."""
-    if not params.output:
-        raise InputError("The output is missing; give the folder and first part of the output names with --o.")
-    check_free(f"{params.output}_optimisation_set.star", params.overwrite)
-    particles = read_particles(params.picks)
-    rows = particles.subtomograms
-    if rows is None or rows.coordinate is None:
-        raise InputError(
-            f"{params.picks} holds no particles with coordinates in tomograms; give such a file as --picks."
-        )
-    tomograms = read_tomograms(params.tomograms, names=rows.tomogram_name.tolist())
-    unseen = [name for name, tomogram in tomograms.items() if tomogram.image_size_px is None]
-    if unseen:
-        raise InputError(f"{params.tomograms}: the tilt images of {unseen[0]} do not exist; cut where they are.")
-    picks = Picks(
-        table=particles.table.drop(columns=[label for label in _CUT_COLUMNS if label in particles.table]),
-        tomogram_name=rows.tomogram_name,
-        position_px=positions_px(particles, tomograms),
-        rotation=subtomogram_matrices(rows),
-        optics_index=particles.optics_index,
-        optics=tuple(replace(group, box_size=params.box_size) for group in particles.optics),
-    )
-    cut = yield from cut_particles(picks, tomograms, params, folder_of=Path(params.tomograms))
-    outputs = _write_cut(cut, params.tomograms, params)
-    write_record(params.output, "simulate", params, outputs)
-    yield Finished(text=f"Cut {len(cut.rows)} particles again.", outputs=outputs)
 
 
 def _picks(scene: TomoScene, params: SimulateParams) -> Picks:
@@ -115,13 +79,25 @@ def _truth_tables(cut: CutParticles, scene: TomoScene) -> dict[str, Table]:
     return {**cut.tables, "particles": particles.assign(**columns, rlnRandomSubset=np.arange(len(cut.rows)) % 2 + 1)}
 
 
-def _write_cut(cut: CutParticles, tomograms: str, params: SimulateParams) -> dict[str, str]:
-    """Write the particle file and the optimisation set around it; return paths by kind."""
-    outputs = {"particles": f"{params.output}.star", "optimisation_set": f"{params.output}_optimisation_set.star"}
-    write_star(outputs["particles"], cut.tables, version=cut.version)
-    files = OptimisationSet(version=cut.version).with_files({"particles": outputs["particles"], "tomograms": tomograms})
-    write_optimisation_set(outputs["optimisation_set"], files)
-    return outputs
+def _plan(params: SimulateParams) -> CutPlan:
+    """Return how particles are cut: the box of each optics group, and by default a third more for the CTF."""
+    cuts = [
+        Cut(
+            box_size=params.cut_box_size or 2 * int(np.ceil(group.box_size * 2 / 3)),
+            crop_size=group.box_size,
+            binning=params.binning,
+        )
+        for group in optics_of(params)
+    ]
+    return CutPlan(
+        cuts=tuple(cuts),
+        is_stack=params.tomo == "2d",
+        folder=f"{params.output}_subtomograms",
+        max_dose_e_A2=params.max_dose_e_A2,
+        is_half_precision=params.float16,
+        is_relion_4=params.relion_version == "4",
+        threads=params.threads or os.cpu_count() or 1,
+    )
 
 
 def _write_tomograms(scene: TomoScene, params: SimulateParams) -> dict[str, Tomogram]:

@@ -31,7 +31,7 @@ import numpy.typing as npt
 from napari_autorefine.model.ctf import ctf
 from napari_autorefine.model.geometry import euler_to_matrix
 from napari_autorefine.model.optics import OpticsGroup
-from napari_autorefine.model.particles import Particles, SubtomogramRows
+from napari_autorefine.model.particles import SubtomogramRows
 
 _UNKNOWN_SIZE = -999  # RELION 5's stand-in, so that coordinates of such files mean the same here
 
@@ -148,23 +148,23 @@ def subtomogram_matrices(rows: SubtomogramRows) -> np.ndarray:
     return euler_to_matrix(rows.rotation_deg)
 
 
-def positions_px(particles: Particles, tomograms: Mapping[str, Tomogram]) -> np.ndarray:
-    """Return where particles are in their tomograms, origins included.
+def positions_px(rows: SubtomogramRows, tomograms: Mapping[str, Tomogram], origin_A: npt.ArrayLike = 0.0) -> np.ndarray:
+    """Return where particles are in their tomograms.
 
     Parameters
     ----------
-    particles : n particles of tomograms
+    rows : n particles of tomograms
     tomograms : by name
+    origin_A : (n, 3) or 0
+        origins in the frames of the subtomograms: the particle is at the coordinate less A_sub times the origin
 
     Returns
     -------
     (n, 3) float64, x y z in unbinned pixels; the center of the tomogram for files without coordinates
     """
-    rows = particles.subtomograms
-    if rows is None:
-        raise ValueError("particles without tomograms have no positions")
-    result = np.empty((len(particles), 3))
-    steps = np.einsum("nij,nj->ni", subtomogram_matrices(rows), particles.origin_A)
+    n = len(rows.tomogram_name)
+    result = np.empty((n, 3))
+    steps = np.einsum("nij,nj->ni", subtomogram_matrices(rows), np.broadcast_to(origin_A, (n, 3)))
     for name in dict.fromkeys(rows.tomogram_name.tolist()):
         chosen, tomogram = rows.tomogram_name == name, tomograms[name]
         start = _coordinates_px(rows, chosen, tomogram)

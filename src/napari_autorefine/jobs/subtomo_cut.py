@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,9 +14,9 @@ from napari_autorefine.errors import InputError
 from napari_autorefine.events import Event, Message, Progress
 from napari_autorefine.io.mrc import map_sections, read_header, write_stack, write_volume
 from napari_autorefine.io.names import find_image_file, search_folders, split_image_name
+from napari_autorefine.io.optimisation_set import OptimisationSet, write_optimisation_set
 from napari_autorefine.io.subtomogram_columns import CENTERED, PIXELS, SUBTOMOGRAM_EULER, TWO_D_STACKS, VISIBLE
-from napari_autorefine.io.tables import VERSION_3_1, VERSION_5_0, Table
-from napari_autorefine.jobs.simulate_params import SimulateParams
+from napari_autorefine.io.tables import VERSION_3_1, VERSION_5_0, Table, write_star
 from napari_autorefine.model.geometry import matrix_to_euler
 from napari_autorefine.model.optics import OpticsGroup
 from napari_autorefine.model.subtomogram_cutting import Cut, ParticleCutter, visible_tilts
@@ -37,7 +36,7 @@ class Picks:
     position_px : (n, 3), unbinned pixels of the tomogram
     rotation : (n, 3, 3), A_sub
     optics_index : (n,) 0-based
-    optics : groups; pixel size and box are those of the result
+    optics : groups; voltage, aberrations and names are taken from them
     """
 
     table: pd.DataFrame
@@ -49,6 +48,32 @@ class Picks:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CutPlan:
+    """How particles are cut and written.
+
+    Attributes
+    ----------
+    cuts : sizes for each optics group
+    is_stack : stacks of tilt images, else volumes with CTF and multiplicity
+    folder : files of particles lie in a folder of their tomogram there
+    max_dose_e_A2 : images after this dose are not used; None: all are
+    min_tilts : particles that fewer tilts show are left out
+    is_half_precision : float16 values
+    is_relion_4 : tables in the layout of RELION 4, else 5
+    threads : particles cut at a time
+    """
+
+    cuts: tuple[Cut, ...]
+    is_stack: bool
+    folder: str
+    max_dose_e_A2: float | None = None
+    min_tilts: int = 1
+    is_half_precision: bool = True
+    is_relion_4: bool = False
+    threads: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CutParticles:
     """Tables of what was cut, in the order of the tomograms; ``rows`` (m,) of the picks that are left."""
 
@@ -57,14 +82,8 @@ class CutParticles:
     rows: np.ndarray
 
 
-def cut_of(params: SimulateParams, box_size: int) -> Cut:
-    """Return the sizes of a cut."""
-    larger = params.cut_box_size or 2 * int(np.ceil(box_size * 2 / 3))
-    return Cut(box_size=larger, crop_size=box_size, binning=params.binning)
-
-
 def cut_particles(
-    picks: Picks, tomograms: dict[str, Tomogram], params: SimulateParams, *, folder_of: Path | None = None
+    picks: Picks, tomograms: dict[str, Tomogram], plan: CutPlan, *, folder_of: Path | None = None
 ) -> Generator[Event, None, CutParticles]:
     """Cut all particles and write a file, or two, for each.
 
@@ -72,7 +91,7 @@ def cut_particles(
     ----------
     picks : particles
     tomograms : their tilt series by name, in the order of the result
-    params : form, sizes, limit of the dose, prefix of the names
+    plan : form, sizes, limits, names
     folder_of : file beside which tilt images are also looked for
 
     Returns
@@ -85,72 +104,86 @@ def cut_particles(
         Tilt images that are missing or smaller than a particle needs.
     """
     frames = {name: _frames(tomogram, folder_of) for name, tomogram in tomograms.items()}
+    numbers = _numbers(picks)
     rows, names, visible = [], [], []
-    with ThreadPoolExecutor(params.threads or os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(plan.threads) as pool:
         for done, (name, tomogram) in enumerate(tomograms.items()):
             chosen = np.flatnonzero(picks.tomogram_name == name)
-            tasks = [_Task(picks, tomogram, frames[name], params, int(row), n + 1) for n, row in enumerate(chosen)]
+            tasks = [_Task(picks, tomogram, frames[name], plan, int(row), numbers[row]) for row in chosen]
             for task, flags in zip(tasks, pool.map(_Task.run, tasks), strict=True):
-                if flags.any():
+                if flags is not None:
                     rows.append(task.row)
                     names.append(task.names)
                     visible.append("[" + ",".join("1" if flag else "0" for flag in flags) + "]")
             yield Progress(stage="particles", done=done + 1, total=len(tomograms))
     n_lost = len(picks.tomogram_name) - len(rows)
     if not rows:
-        raise InputError("No tilt image shows a whole particle; give a smaller --box or a larger --max_dose.")
+        raise InputError("No tilt image shows a whole particle; give a smaller --crop or a larger --max_dose.")
     if n_lost:
-        yield Message(text=f"{n_lost} particles are not seen whole in any tilt image and left out.", level="warning")
+        yield Message(text=f"{n_lost} particles are whole in too few tilt images and left out.", level="warning")
     kept = np.array(rows)
-    table = _particle_table(picks, kept, tomograms, params)
+    table = _particle_table(picks, kept, tomograms, plan)
     images = {"rlnImageName": [one[0] for one in names]}
-    if params.tomo == "3d":
-        images["rlnCtfImage"] = [one[1] for one in names]
-    else:
-        images[VISIBLE] = visible
-    tables: dict[str, Table] = {"optics": _optics_table(picks, tomograms, params)}
+    images |= {VISIBLE: visible} if plan.is_stack else {"rlnCtfImage": [one[1] for one in names]}
+    tables: dict[str, Table] = {"optics": _optics_table(picks, tomograms, plan)}
     tables["particles"] = table.assign(**images, **dict.fromkeys(_ORIGINS, 0.0))
-    if params.relion_version == "5":
-        tables = {"general": {TWO_D_STACKS: int(params.tomo == "2d")}, **tables}
-    return CutParticles(tables=tables, version=VERSION_5_0 if params.relion_version == "5" else VERSION_3_1, rows=kept)
+    if not plan.is_relion_4:
+        tables = {"general": {TWO_D_STACKS: int(plan.is_stack)}, **tables}
+    return CutParticles(tables=tables, version=VERSION_3_1 if plan.is_relion_4 else VERSION_5_0, rows=kept)
+
+
+def write_cut(cut: CutParticles, outputs: Mapping[str, str], files: OptimisationSet) -> None:
+    """Write the particle file and then the optimisation set around it; ``files`` are its other entries."""
+    write_star(outputs["particles"], cut.tables, version=cut.version)
+    files = replace(files, version=cut.version).with_files({"particles": outputs["particles"]})
+    write_optimisation_set(outputs["optimisation_set"], files)
+
+
+def _numbers(picks: Picks) -> list[str]:
+    """Return the name of every particle within its tomogram: what follows the slash, if that tells them apart."""
+    texts = [str(name).rpartition("/")[2] for name in picks.table["rlnTomoParticleName"]]
+    places = set(zip(picks.tomogram_name.tolist(), texts, strict=True))
+    return texts if len(places) == len(texts) else [str(row + 1) for row in range(len(texts))]
 
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """One particle; ``number`` counts from 1 in its tomogram."""
+    """One particle; ``number`` names it within its tomogram."""
 
     picks: Picks
     tomogram: Tomogram
     frames: list[np.ndarray]
-    params: SimulateParams
+    plan: CutPlan
     row: int
-    number: int
+    number: str
 
     @property
     def names(self) -> tuple[str, ...]:
         """Files of the particle: stack, or data and weights."""
-        stem = f"{self.params.output}_subtomograms/{self.tomogram.name}/{self.number}"
-        return (f"{stem}_stack2d.mrcs",) if self.params.tomo == "2d" else (f"{stem}_data.mrc", f"{stem}_weights.mrc")
+        stem = f"{self.plan.folder}/{self.tomogram.name}/{self.number}"
+        return (f"{stem}_stack2d.mrcs",) if self.plan.is_stack else (f"{stem}_data.mrc", f"{stem}_weights.mrc")
 
-    def run(self) -> np.ndarray:
-        """Cut and write; return which tilts show the particle."""
-        optics = self.picks.optics[int(self.picks.optics_index[self.row])]
+    def run(self) -> np.ndarray | None:
+        """Cut and write; return which tilts show the particle, None for one that too few do."""
+        group, plan = int(self.picks.optics_index[self.row]), self.plan
         position = self.picks.position_px[self.row]
-        cutter = ParticleCutter(self.tomogram, optics, cut_of(self.params, optics.box_size))
-        flags = visible_tilts(self.tomogram, position, cutter.cut, max_dose_e_A2=self.params.max_dose_e_A2)
+        cutter = ParticleCutter(self.tomogram, self.picks.optics[group], plan.cuts[group])
+        flags = visible_tilts(self.tomogram, position, cutter.cut, max_dose_e_A2=plan.max_dose_e_A2)
         tilts = np.flatnonzero(flags)
-        if not len(tilts):
-            return flags
+        if len(tilts) < max(plan.min_tilts, 1):
+            return None
         images, pixel = [self.frames[tilt] for tilt in tilts], cutter.optics.pixel_size_A
-        if self.params.tomo == "2d":
+        if plan.is_stack:
             stack = cutter.stack(images, tilts, position)
-            write_stack(self.names[0], stack, pixel, half_precision=self.params.float16)
+            write_stack(self.names[0], stack, pixel, half_precision=plan.is_half_precision)
             return flags
         sums = cutter.volume(images, tilts, position, self.picks.rotation[self.row])
-        dtype = np.float16 if self.params.float16 else np.float32
-        weights = np.concatenate([sums.ctf2, sums.multiplicity])
-        write_volume(self.names[0], np.clip(sums.data, -65504, 65504).astype(dtype), pixel)
-        write_volume(self.names[1], np.clip(weights, -65504, 65504).astype(dtype), 1.0 / pixel)
+        for path, values, size in (
+            (self.names[0], sums.data, pixel),
+            (self.names[1], np.concatenate([sums.ctf2, sums.multiplicity]), 1.0 / pixel),
+        ):
+            stored = np.clip(values, -65504, 65504).astype(np.float16) if plan.is_half_precision else values
+            write_volume(path, stored, size)
         return flags
 
 
@@ -172,14 +205,12 @@ def _frames(tomogram: Tomogram, folder_of: Path | None) -> list[np.ndarray]:
     return frames
 
 
-def _particle_table(
-    picks: Picks, rows: np.ndarray, tomograms: dict[str, Tomogram], params: SimulateParams
-) -> pd.DataFrame:
+def _particle_table(picks: Picks, rows: np.ndarray, tomograms: dict[str, Tomogram], plan: CutPlan) -> pd.DataFrame:
     """Return the rows that were cut, with coordinates in the layout of the wanted version."""
     table, names = picks.table.iloc[rows].reset_index(drop=True), picks.tomogram_name[rows]
     middle = np.stack([tomograms[str(name)].center_px for name in names])
     pixel = np.array([tomograms[str(name)].pixel_size_A for name in names])[:, None]
-    if params.relion_version == "5":
+    if not plan.is_relion_4:
         columns = dict(zip(CENTERED, ((picks.position_px[rows] - middle) * pixel).T, strict=True))
     else:
         columns = dict(zip(PIXELS, (picks.position_px[rows] - 1.0).T, strict=True))
@@ -187,7 +218,7 @@ def _particle_table(
     return pd.DataFrame({"rlnTomoName": names, **columns}).join(table)
 
 
-def _optics_table(picks: Picks, tomograms: dict[str, Tomogram], params: SimulateParams) -> pd.DataFrame:
+def _optics_table(picks: Picks, tomograms: dict[str, Tomogram], plan: CutPlan) -> pd.DataFrame:
     unbinned = {
         index: tomograms[str(name)] for index, name in zip(picks.optics_index, picks.tomogram_name, strict=True)
     }
@@ -202,9 +233,9 @@ def _optics_table(picks: Picks, tomograms: dict[str, Tomogram], params: Simulate
             "rlnAmplitudeContrast": [group.amplitude_contrast for group in groups],
             "rlnTomoTiltSeriesPixelSize": sizes,
             "rlnCtfDataAreCtfPremultiplied": [1 for _ in groups],
-            "rlnImageDimensionality": [2 if params.tomo == "2d" else 3 for _ in groups],
-            "rlnTomoSubtomogramBinning": [float(params.binning) for _ in groups],
-            "rlnImagePixelSize": [size * params.binning for size in sizes],
-            "rlnImageSize": [group.box_size for group in groups],
+            "rlnImageDimensionality": [2 if plan.is_stack else 3 for _ in groups],
+            "rlnTomoSubtomogramBinning": [float(cut.binning) for cut in plan.cuts],
+            "rlnImagePixelSize": [size * cut.binning for size, cut in zip(sizes, plan.cuts, strict=True)],
+            "rlnImageSize": [cut.crop_size for cut in plan.cuts],
         }
     )
