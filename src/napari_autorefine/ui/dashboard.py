@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import math
 import time
 from functools import partial
 from pathlib import Path
@@ -30,6 +29,7 @@ from napari_autorefine.ui.plots_orientations import Directions, OrientationPlot,
 from napari_autorefine.ui.project import project
 from napari_autorefine.ui.run_follower import RunFollower
 from napari_autorefine.ui.run_steps import RunFacts, Step
+from napari_autorefine.ui.run_words import run_name, step_words
 from napari_autorefine.ui.sections_view import SectionsView
 from napari_autorefine.ui.sessions import JobSession, sessions
 
@@ -388,22 +388,3 @@ def _session_of(place: Path) -> JobSession | None:
         return None
     session.poll()
     return session if session.name == "refine" and not session.is_over else None
-
-
-def run_name(prefix: Path) -> str:
-    """Return the last parts of a run's name: ``Refine3D/job012/run``."""
-    return "/".join(prefix.parts[-3:])
-
-
-def step_words(step: Step) -> list[str]:
-    """Return the numbers of an iteration for one line."""
-    words = [step.title]
-    if math.isfinite(step.resolution_A):
-        words.append(f"<b>{step.resolution_A:.2f} Å</b>")
-    if math.isfinite(step.angular_step_deg):
-        words.append(f"step {step.angular_step_deg:.3g}° {'local' if step.is_local else 'global'}")
-    if math.isfinite(step.accuracy_rot_deg):
-        words.append(f"accuracy {step.accuracy_rot_deg:.2g}° / {step.accuracy_trans_A:.2g} Å")
-    if math.isfinite(step.change_rot_deg):
-        words.append(f"changes {step.change_rot_deg:.2g}° / {step.change_trans_A:.2g} Å")
-    return words

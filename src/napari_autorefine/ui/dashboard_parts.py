@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from psygnal import Signal
 from qtpy.QtCore import QSignalBlocker, QSize, Qt
-from qtpy.QtCore import Signal as QtSignal
 from qtpy.QtWidgets import (
     QButtonGroup,
     QCheckBox,
@@ -43,8 +43,8 @@ def _row(*widgets: QWidget, spacing: int = 4) -> QWidget:
 class HistoryBar(QWidget):
     """Slider through the iterations that have maps, and whether the newest is followed."""
 
-    step_wanted = QtSignal(object)
-    follow_changed = QtSignal(bool)
+    step_wanted = Signal(object)
+    follow_changed = Signal(bool)
 
     def __init__(self) -> None:
         super().__init__()
@@ -113,8 +113,8 @@ class HistoryBar(QWidget):
 class ViewBar(QWidget):
     """How maps are arranged, and where their surfaces are."""
 
-    arranged = QtSignal(str)
-    contour_wanted = QtSignal(object)
+    arranged = Signal(str)
+    contour_wanted = Signal(object)
 
     def __init__(self) -> None:
         super().__init__()
@@ -213,13 +213,17 @@ class PanelArea(QWidget):
     def resizeEvent(self, event: Any) -> None:
         """Move panels between row and tabs."""
         super().resizeEvent(event)
-        n, room = 0, self.width()
+        self._arrange(self.n_that_fit(self.width()))
+
+    def n_that_fit(self, width: int) -> int:
+        """Return how many panels a width has room for, at least one."""
+        n, room = 0, width
         for panel in self.panels:
             room -= panel.width
             if not panel.width or room < 0:
                 break
             n += 1
-        self._arrange(max(n, 1))
+        return max(n, 1)
 
     def _arrange(self, n_beside: int) -> None:
         if n_beside == self.n_beside:

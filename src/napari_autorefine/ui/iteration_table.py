@@ -8,8 +8,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from psygnal import Signal
 from qtpy.QtCore import Qt
-from qtpy.QtCore import Signal as QtSignal
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem
 
 from napari_autorefine.io.files import replacing
@@ -35,7 +35,7 @@ COLUMNS = (
 class IterationTable(QTableWidget):
     """One row per iteration, the newest at the bottom."""
 
-    step_clicked = QtSignal(object)
+    step_clicked = Signal(object)
 
     def __init__(self) -> None:
         super().__init__(0, len(COLUMNS))
@@ -44,9 +44,11 @@ class IterationTable(QTableWidget):
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        self.verticalHeader().hide()
-        self.verticalHeader().setDefaultSectionSize(20)
-        self.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        rows, columns = self.verticalHeader(), self.horizontalHeader()
+        if rows is not None and columns is not None:
+            rows.hide()
+            rows.setDefaultSectionSize(20)
+            columns.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         self.setToolTip("Click a row to see the maps of that iteration.")
         self.cellClicked.connect(self._on_click)
 

@@ -1,7 +1,7 @@
 """A thread for work that is only of interest in its newest form: a later request of a topic replaces an earlier one.
 
 Files of a refinement arrive faster than a slow computer can show them. Nothing queues up here: per topic there is one
-request that waits and one result on its way, and results reach the main thread through one signal.
+request that waits and one result on its way, and results reach the main thread through Qt's events.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from qtpy.QtCore import QObject
-from qtpy.QtCore import Signal as QtSignal
+from qtpy.QtCore import QCoreApplication, QEvent, QObject
 
 from napari_autorefine.errors import InputError
 from napari_autorefine.ui.background import frequent_switches
@@ -57,12 +56,9 @@ def no_collection() -> Iterator[None]:
 class LatestWorker(QObject):
     """One thread; ``ask`` it from the main thread, answers come back there."""
 
-    _ready = QtSignal()
-
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self._desk = _Desk(self._ready.emit)
-        self._ready.connect(self._deliver)
+        self._desk = _Desk(self._call)
         self._thread: threading.Thread | None = None
 
     @property
@@ -92,9 +88,14 @@ class LatestWorker(QObject):
         if thread is not None and thread is not threading.current_thread():
             thread.join(_WAIT_S)
 
-    def _deliver(self) -> None:
+    def customEvent(self, event: QEvent | None) -> None:
+        """Deliver results, in the main thread."""
         for then, result in self._desk.results():
             then(result)
+
+    def _call(self) -> None:
+        """Let the main thread deliver; called by the other one."""
+        QCoreApplication.postEvent(self, QEvent(QEvent.Type.User))
 
 
 class _Desk:

@@ -250,7 +250,7 @@ class LiveMaps:
             self.shown.emit(self.current)
 
     def _fit_soon(self) -> None:
-        """Fit the view to the cells when their number has changed, unless the user has moved the camera."""
+        """Fit the view to the cells when their number has changed, unless the user has moved or zoomed."""
         n_cell = sum(layer.visible for layer in self.layers) if self.arrangement == "grid" else 1
         if n_cell != self._n_cell and self._fitted in (None, self._camera()):
             self._n_cell = n_cell
@@ -263,7 +263,7 @@ class LiveMaps:
 
     def _camera(self) -> tuple[object, ...]:
         camera = self.viewer.scene.camera
-        return (*camera.center, camera.zoom, *camera.angles, self.viewer.dims.ndisplay)
+        return (*camera.center, camera.zoom, self.viewer.dims.ndisplay)
 
     def _sort(self) -> None:
         """Put the layers into the order of the cells, where they are: first those that were there before."""

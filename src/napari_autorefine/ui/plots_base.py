@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pyqtgraph as pg
 from napari.utils.theme import get_theme
 from qtpy.QtCore import QSize, Qt
 from qtpy.QtGui import QColor
-from qtpy.QtWidgets import QSizePolicy
+from qtpy.QtWidgets import QHBoxLayout, QSizePolicy, QWidget
 
 from napari_autorefine.io.files import replacing
 
@@ -46,25 +46,37 @@ def _mixed(first: QColor, second: QColor, share: float) -> QColor:
     return QColor(*parts)
 
 
-class Plot(pg.PlotWidget):
-    """A small plot with a title, without menus, that fits beside others."""
+class Plot(QWidget):
+    """A small plot with a title, without menus, that fits beside others.
+
+    Attributes
+    ----------
+    plot : pyqtgraph's plot
+    hover : text of the point under the mouse
+    """
 
     title = ""
 
-    def __init__(self, *, x_label: str, y_label: str, axes: dict[str, pg.AxisItem] | None = None) -> None:
-        super().__init__(axisItems=axes or {})
+    def __init__(self, *, x_label: str, y_label: str, axes: dict[str, Any] | None = None) -> None:
+        super().__init__()
+        self.canvas = pg.PlotWidget(axisItems=axes or {})
+        self.plot: Any = self.canvas.plotItem
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.canvas)
         self._labels = {"bottom": x_label, "left": y_label}
         self.look = Look()
-        self.setMenuEnabled(False)
-        self.hideButtons()
+        self.plot.setMenuEnabled(False)
+        self.plot.hideButtons()
         self.setMinimumSize(150, 110)
+        self.canvas.setMinimumSize(60, 60)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
-        self.plotItem.setContentsMargins(2, 0, 8, 0)
+        self.plot.setContentsMargins(2, 0, 8, 0)
         self.hover = pg.TextItem(anchor=(0, 0))
         self.hover.setZValue(100)
         self.hover.hide()
-        self.plotItem.addItem(self.hover, ignoreBounds=True)
-        self.scene().sigMouseMoved.connect(self._on_mouse)
+        self.plot.addItem(self.hover, ignoreBounds=True)
+        self.canvas.scene().sigMouseMoved.connect(self._on_mouse)
         self.set_look(self.look)
 
     def sizeHint(self) -> QSize:
@@ -74,10 +86,10 @@ class Plot(pg.PlotWidget):
     def set_look(self, look: Look) -> None:
         """Take the colors of the window."""
         self.look = look
-        self.setBackground(look.paper)
-        self.plotItem.setTitle(self.title, color=look.ink, size=_TITLE_PT)
+        self.canvas.setBackground(look.paper)
+        self.plot.setTitle(self.title, color=look.ink, size=_TITLE_PT)
         for side, text in self._labels.items():
-            axis = self.plotItem.getAxis(side)
+            axis = self.plot.getAxis(side)
             axis.enableAutoSIPrefix(False)
             axis.setLabel(text, color=look.ink.name(), **{"font-size": "8pt"})
             axis.setPen(look.muted)
@@ -113,8 +125,8 @@ class Plot(pg.PlotWidget):
         save_widget(self, path)
 
     def _on_mouse(self, position: Any) -> None:
-        box = self.plotItem.vb
-        if not self.plotItem.sceneBoundingRect().contains(position):
+        box = self.plot.vb
+        if not self.plot.sceneBoundingRect().contains(position):
             self.hover.hide()
             return
         point = box.mapSceneToView(position)
@@ -127,7 +139,7 @@ class Plot(pg.PlotWidget):
             self.hover.hide()
             return
         text, at_x, at_y = told
-        (left, right), (bottom, top) = self.plotItem.vb.viewRange()
+        (left, right), (bottom, top) = self.plot.vb.viewRange()
         is_right, is_low = at_x > 0.5 * (left + right), at_y < 0.5 * (bottom + top)
         self.hover.setText(text)
         self.hover.setAnchor((1.05 if is_right else -0.05, 1.1 if is_low else -0.1))
@@ -162,15 +174,27 @@ def plain(value: object) -> object:
     return value
 
 
-class WholeNumbers(pg.AxisItem):
-    """Axis with ticks at whole numbers only."""
+Ticks = Callable[[float, float, float], list[tuple[float, list[float]]]]
 
-    def tickSpacing(self, low: float, high: float, size: float) -> list[tuple[float, float]]:
-        """Return steps of at least 1."""
-        most = max(2.0, size / 34.0)
-        step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500, 10**6) if (high - low) / step <= most)
-        return [(float(step), 0.0)]
 
-    def tickStrings(self, values: Sequence[float], scale: float, spacing: float) -> list[str]:
-        """Return the numbers."""
-        return [f"{value:.0f}" for value in values]
+def axis_with(side: str, ticks: Ticks, text: Callable[[float], str]) -> Any:
+    """Return an axis with ticks of its own.
+
+    Parameters
+    ----------
+    side : ``bottom`` or ``left``
+    ticks : of the two ends of the axis and its length in px: distance and places of the ticks
+    text : of a tick
+    """
+    axis = pg.AxisItem(side)
+    axis.tickValues = ticks
+    axis.tickStrings = lambda values, scale, spacing: [text(value) for value in values]
+    return axis
+
+
+def whole_numbers(low: float, high: float, size_px: float) -> list[tuple[float, list[float]]]:
+    """Return ticks at whole numbers."""
+    most = max(2.0, size_px / 34.0)
+    step = next((step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500) if (high - low) / step <= most), 1000)
+    first = math.ceil(low / step)
+    return [(float(step), [float(n * step) for n in range(first, math.floor(high / step) + 1)])]

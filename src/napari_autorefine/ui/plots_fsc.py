@@ -8,7 +8,7 @@ import numpy as np
 import pyqtgraph as pg
 from qtpy.QtCore import Qt
 
-from napari_autorefine.ui.plots_base import ACCENT, SECOND, Plot
+from napari_autorefine.ui.plots_base import ACCENT, SECOND, Plot, axis_with
 from napari_autorefine.ui.run_steps import Step
 
 _TICKS = (
@@ -18,23 +18,21 @@ _TICKS = (
 _TICK_WIDTH_PX = 34.0
 
 
-class ResolutionAxis(pg.AxisItem):
-    """Axis of spatial frequencies (1/Å) with resolutions in Å."""
+def resolution_ticks(low: float, high: float, size_px: float) -> list[tuple[float, list[float]]]:
+    """Return spatial frequencies (1/Å) of round resolutions, far enough apart for their numbers."""
+    apart = (high - low) / max(size_px / _TICK_WIDTH_PX, 1.0)
+    kept: list[float] = []
+    for resolution in _TICKS:
+        frequency = 1.0 / resolution
+        before = kept[-1] if kept else max(low, 0.0) - 0.5 * apart
+        if low < frequency <= high and frequency - before > apart:
+            kept.append(frequency)
+    return [(apart, kept)]
 
-    def tickValues(self, low: float, high: float, size: float) -> list[tuple[float, list[float]]]:
-        """Return frequencies of round resolutions, far enough apart."""
-        apart = (high - low) / max(size / _TICK_WIDTH_PX, 1.0)
-        kept: list[float] = []
-        for resolution in _TICKS:
-            frequency = 1.0 / resolution
-            before = kept[-1] if kept else max(low, 0.0) - 0.5 * apart
-            if low < frequency <= high and frequency - before > apart:
-                kept.append(frequency)
-        return [(apart, kept)]
 
-    def tickStrings(self, values: Sequence[float], scale: float, spacing: float) -> list[str]:
-        """Return resolutions."""
-        return [f"{1.0 / value:g}" if value > 0 else "" for value in np.round(values, 9)]
+def resolution_text(frequency: float) -> str:
+    """Return a frequency as a resolution in Å."""
+    return f"{1.0 / round(frequency, 9):g}" if frequency > 0 else ""
 
 
 class FscPlot(Plot):
@@ -47,13 +45,17 @@ class FscPlot(Plot):
         self._shown: Step | None = None
         self._curves: list[pg.PlotDataItem] = []
         self._lines: list[pg.InfiniteLine] = []
-        super().__init__(x_label="resolution (Å)", y_label="FSC", axes={"bottom": ResolutionAxis("bottom")})
-        self.plotItem.vb.setLimits(yMin=-0.4, yMax=1.1)
-        self.plotItem.vb.setMouseEnabled(x=True, y=False)
-        self.plotItem.setYRange(-0.05, 1.03, padding=0)
+        super().__init__(
+            x_label="resolution (Å)",
+            y_label="FSC",
+            axes={"bottom": axis_with("bottom", resolution_ticks, resolution_text)},
+        )
+        self.plot.vb.setLimits(yMin=-0.4, yMax=1.1)
+        self.plot.vb.setMouseEnabled(x=True, y=False)
+        self.plot.setYRange(-0.05, 1.03, padding=0)
         self.marker = pg.ScatterPlotItem(size=7)
         self.marker.setZValue(90)
-        self.plotItem.addItem(self.marker, ignoreBounds=True)
+        self.plot.addItem(self.marker, ignoreBounds=True)
 
     def show_steps(self, steps: Sequence[Step], shown: Step | None) -> None:
         """Draw the curves of all iterations, that of ``shown`` in front."""
@@ -64,7 +66,7 @@ class FscPlot(Plot):
     def redraw(self) -> None:
         """Draw all curves."""
         for item in (*self._curves, *self._lines):
-            self.plotItem.removeItem(item)
+            self.plot.removeItem(item)
         self._curves, self._lines = [], []
         n = len(self._steps)
         for index, step in enumerate(self._steps):
@@ -72,18 +74,18 @@ class FscPlot(Plot):
             age = (n - 1 - index) / max(n - 1, 1)
             pen = pg.mkPen(ACCENT if is_shown else self.look.faded(age), width=2.2 if is_shown else 1.0)
             assert step.fsc is not None
-            curve = self.plotItem.plot(frequencies(step)[1:], step.fsc[1:], pen=pen, antialias=True)
+            curve = self.plot.plot(frequencies(step)[1:], step.fsc[1:], pen=pen, antialias=True)
             curve.setZValue(50 if is_shown else index / max(n, 1))
             self._curves.append(curve)
         for level, style in ((0.5, Qt.PenStyle.DotLine), (0.143, Qt.PenStyle.DashLine)):
             pen = pg.mkPen(SECOND if level < 0.5 else self.look.muted, width=1, style=style)
             options = {"position": 0.06, "color": self.look.ink, "anchors": [(0, 1), (0, 1)]}
             line = pg.InfiniteLine(pos=level, angle=0, pen=pen, label=f"{level:g}", labelOpts=options)
-            self.plotItem.addItem(line, ignoreBounds=True)
+            self.plot.addItem(line, ignoreBounds=True)
             self._lines.append(line)
         if self._shown is not None:
-            self.plotItem.vb.setLimits(xMin=0.0, xMax=0.5 / self._shown.voxel_size_A)
-            self.plotItem.setXRange(0.0, 0.5 / self._shown.voxel_size_A, padding=0)
+            self.plot.vb.setLimits(xMin=0.0, xMax=0.5 / self._shown.voxel_size_A)
+            self.plot.setXRange(0.0, 0.5 / self._shown.voxel_size_A, padding=0)
 
     def describe_at(self, x: float, y: float) -> tuple[str, float, float] | None:
         """Return shell, resolution and FSC of the curve that is nearest in height, of the shell that is nearest."""

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pyqtgraph as pg
+from psygnal import Signal
 from qtpy.QtCore import Qt
-from qtpy.QtCore import Signal as QtSignal
 
-from napari_autorefine.ui.plots_base import ACCENT, SECOND, THIRD, Plot, WholeNumbers
+from napari_autorefine.ui.plots_base import ACCENT, SECOND, THIRD, Plot, axis_with, whole_numbers
 from napari_autorefine.ui.run_steps import Step
 
 
@@ -29,7 +29,7 @@ class Series:
 class IterationPlot(Plot):
     """Curves over iterations on a logarithmic scale; a click asks for an iteration."""
 
-    step_clicked = QtSignal(object)
+    step_clicked = Signal(object)
     unit = ""
     series: tuple[Series, ...] = ()
     is_falling = False
@@ -38,11 +38,14 @@ class IterationPlot(Plot):
         self._steps: list[Step] = []
         self._shown: Step | None = None
         self._items: list[Any] = []
-        axes: dict[str, pg.AxisItem] = {"bottom": WholeNumbers("bottom"), "left": RoundLog("left")}
+        axes = {
+            "bottom": axis_with("bottom", whole_numbers, "{:.0f}".format),
+            "left": axis_with("left", log_ticks, power_text),
+        }
         super().__init__(x_label="iteration", y_label=y_label, axes=axes)
-        self.plotItem.vb.setMouseEnabled(x=False, y=False)
-        self.plotItem.vb.invertY(self.is_falling)
-        self.scene().sigMouseClicked.connect(self._on_click)
+        self.plot.vb.setMouseEnabled(x=False, y=False)
+        self.plot.vb.invertY(self.is_falling)
+        self.canvas.scene().sigMouseClicked.connect(self._on_click)
 
     def show_steps(self, steps: Sequence[Step], shown: Step | None) -> None:
         """Draw the iterations, a line at ``shown``."""
@@ -66,7 +69,7 @@ class IterationPlot(Plot):
     def redraw(self) -> None:
         """Draw all curves."""
         for item in self._items:
-            self.plotItem.removeItem(item)
+            self.plot.removeItem(item)
         self._items = []
         heights: list[float] = []
         for series in self.series:
@@ -77,24 +80,24 @@ class IterationPlot(Plot):
             heights += [float(log.min()), float(log.max())]
             options = {"symbol": series.symbol, "symbolSize": 6, "symbolBrush": series.color, "symbolPen": None}
             pen = pg.mkPen(series.color, width=1.6)
-            self._items.append(self.plotItem.plot(at, log, pen=pen, antialias=True, **options))
+            self._items.append(self.plot.plot(at, log, pen=pen, antialias=True, **options))
         if self._shown is not None and heights:
             pen = pg.mkPen(self.look.muted, width=1, style=Qt.PenStyle.DotLine)
             line = pg.InfiniteLine(pos=self.place(self._shown), angle=90, pen=pen)
-            self.plotItem.addItem(line, ignoreBounds=True)
+            self.plot.addItem(line, ignoreBounds=True)
             self._items.append(line)
         if heights:
             low, high = min(heights), max(heights)
             margin = max(0.08 * (high - low), 0.04)
-            self.plotItem.setYRange(low - margin, high + margin, padding=0)
+            self.plot.setYRange(low - margin, high + margin, padding=0)
             places = [self.place(step) for step in self._steps]
-            self.plotItem.setXRange(0.6, max([*places, 2.0]) + 0.4, padding=0)
+            self.plot.setXRange(0.6, max([*places, 2.0]) + 0.4, padding=0)
         self._draw_legend()
 
     def _draw_legend(self) -> None:
         parts = [f'<span style="color:{one.color}">{one.label}</span>' for one in self.series]
         title = self.title if len(parts) < 2 else " &nbsp;".join(parts)
-        self.plotItem.setTitle(title, color=self.look.ink, size="8pt" if len(parts) > 1 else "9pt")
+        self.plot.setTitle(title, color=self.look.ink, size="8pt" if len(parts) > 1 else "9pt")
 
     def nearest(self, x: float) -> Step | None:
         """Return the step that is nearest on the axis."""
@@ -124,33 +127,32 @@ class IterationPlot(Plot):
     def _on_click(self, event: Any) -> None:
         if event.button() != Qt.MouseButton.LeftButton:
             return
-        step = self.nearest(self.plotItem.vb.mapSceneToView(event.scenePos()).x())
+        step = self.nearest(self.plot.vb.mapSceneToView(event.scenePos()).x())
         if step is not None:
             self.step_clicked.emit(step)
 
 
-class RoundLog(pg.AxisItem):
-    """Axis of decimal logarithms with few round numbers."""
+def log_ticks(low: float, high: float, size_px: float) -> list[tuple[float, list[float]]]:
+    """Return decimal logarithms of few round numbers."""
+    low, high = min(low, high), max(low, high)
+    apart = (high - low) / max(size_px / 18.0, 1.0)
+    inside: list[float] = []
+    for digits in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), tuple(0.1 * n for n in range(10, 100))):
+        powers = range(math.floor(low) - 1, math.ceil(high) + 1)
+        ticks = [math.log10(digit) + power for power in powers for digit in digits]
+        inside = sorted(tick for tick in ticks if low <= tick <= high)
+        if len(inside) >= 3:
+            break
+    kept: list[float] = []
+    for tick in inside:
+        if not kept or tick - kept[-1] > apart:
+            kept.append(tick)
+    return [(1.0, kept)]
 
-    def tickValues(self, low: float, high: float, size: float) -> list[tuple[float, list[float]]]:
-        """Return logarithms of 1, 2, 5 times a power of ten, more of them where the axis is short."""
-        low, high = min(low, high), max(low, high)
-        apart = (high - low) / max(size / 18.0, 1.0)
-        for digits in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), tuple(0.1 * n for n in range(10, 100))):
-            powers = range(math.floor(low) - 1, math.ceil(high) + 1)
-            ticks = [math.log10(digit) + power for power in powers for digit in digits]
-            inside = sorted(tick for tick in ticks if low <= tick <= high)
-            if len(inside) >= 3:
-                break
-        kept: list[float] = []
-        for tick in inside:
-            if not kept or tick - kept[-1] > apart:
-                kept.append(tick)
-        return [(1.0, kept)]
 
-    def tickStrings(self, values: Sequence[float], scale: float, spacing: float) -> list[str]:
-        """Return the numbers."""
-        return [f"{10**value:.2g}" for value in values]
+def power_text(logarithm: float) -> str:
+    """Return a decimal logarithm as its number."""
+    return f"{10**logarithm:.2g}"
 
 
 class ResolutionPlot(IterationPlot):

@@ -95,14 +95,14 @@ class OrientationPlot(Plot):
         self._directions: Directions | None = None
         super().__init__(x_label="", y_label="")
         for side in ("left", "bottom"):
-            self.plotItem.hideAxis(side)
-        box = self.plotItem.vb
+            self.plot.hideAxis(side)
+        box = self.plot.vb
         box.setAspectLocked(True)
         box.setMouseEnabled(x=False, y=False)
         box.setRange(QRectF(-_HALF_WIDTH, -_HALF_HEIGHT, 2 * _HALF_WIDTH, 2 * _HALF_HEIGHT), padding=0.02)
         self.image = pg.ImageItem(axisOrder="row-major")
         self.image.setColorMap(pg.colormap.get("viridis"))
-        self.plotItem.addItem(self.image)
+        self.plot.addItem(self.image)
         self._graticule: list[pg.PlotDataItem] = []
         self.redraw()
 
@@ -124,7 +124,7 @@ class OrientationPlot(Plot):
         self.image.setImage(density, levels=(0.0, top), autoLevels=False)
         self.image.setRect(QRectF(-_HALF_WIDTH, -_HALF_HEIGHT, 2 * _HALF_WIDTH, 2 * _HALF_HEIGHT))
         text = f"{self._directions.n_particle} views, up to {np.nanmax(density):.1f} × even"
-        self.plotItem.setTitle(text, color=self.look.ink, size="8pt")
+        self.plot.setTitle(text, color=self.look.ink, size="8pt")
 
     def describe_at(self, x: float, y: float) -> tuple[str, float, float] | None:
         """Return the direction under the mouse and how often it was seen."""
@@ -147,9 +147,9 @@ class OrientationPlot(Plot):
 
     def _draw_graticule(self) -> None:
         for item in self._graticule:
-            self.plotItem.removeItem(item)
+            self.plot.removeItem(item)
         every = np.deg2rad(np.linspace(-180, 180, 91))
         lines = [(np.full(46, np.deg2rad(rot)), every[23:69]) for rot in range(-180, 181, 60)]
         lines += [(every, np.full(91, np.deg2rad(90.0 - tilt))) for tilt in (30, 60, 90, 120, 150)]
         pen = pg.mkPen((*self.look.ink.getRgb()[:3], 70), width=0.8)
-        self._graticule = [self.plotItem.plot(*to_mollweide(lon, lat), pen=pen, antialias=True) for lon, lat in lines]
+        self._graticule = [self.plot.plot(*to_mollweide(lon, lat), pen=pen, antialias=True) for lon, lat in lines]

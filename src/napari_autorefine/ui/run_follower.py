@@ -25,6 +25,7 @@ from napari_autorefine.ui.run_steps import (
     read_step,
     step_of_event,
 )
+from napari_autorefine.ui.run_words import step_text
 from napari_autorefine.ui.sessions import JobSession
 
 _LOOK_MS = 4000
@@ -259,8 +260,8 @@ def _facts_of(session: JobSession) -> RunFacts:
 def _look(prefix: Path, known: Mapping[int, Step]) -> _Look:
     """Read what is new in a folder; iterations that cannot be read are told and left out."""
     files = files_of_run(prefix)
-    numbers = complete_steps(files)
     is_over = _is_over(files)
+    numbers = complete_steps(files, is_over=is_over)
     steps, problems = {}, []
     for n in numbers:
         order = min(n, 10**6)
@@ -296,16 +297,3 @@ def _standard_error(files: RunFileList) -> str:
     except OSError:
         return ""
     return "run.err: " + "\n".join(text.splitlines()[-4:]) if text else ""
-
-
-def step_text(step: Step) -> str:
-    """Return one line on an iteration, for the log."""
-    title = "Last iteration" if step.is_final else f"Iteration {step.number}"
-    parts = [f"{step.resolution_A:.2f} Å" if step.resolution_A > 0 else "no resolution yet"]
-    if step.angular_step_deg > 0:
-        parts.append(f"step {step.angular_step_deg:.3g}° {'local' if step.is_local else 'global'}")
-    if step.accuracy_rot_deg > 0:
-        parts.append(f"accuracy {step.accuracy_rot_deg:.2g}° / {step.accuracy_trans_A:.2g} Å")
-    if step.change_rot_deg > 0:
-        parts.append(f"changes {step.change_rot_deg:.2g}° / {step.change_trans_A:.2g} Å")
-    return f"{title}: {', '.join(parts)}."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import shlex
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from napari_autorefine.ui.found_files import project_folder
 
 _ITERATION_FILE = re.compile(r"(?P<name>.+?)(?:_it\d+)?_(?:optimiser|data|sampling|(?:half[12]_)?model)\.star$")
 _MANY_ITERATIONS = 10**6
+_SETTLED_S = 2.0
 _MAPS = {"half1": "half1_class001.mrc", "half2": "half2_class001.mrc"}
 _FINAL_MAPS = {"half1": "half1_class001_unfil.mrc", "half2": "half2_class001_unfil.mrc", "map": "class001.mrc"}
 
@@ -144,15 +146,20 @@ def files_of_run(place: Path) -> RunFileList:
     return runs[0]
 
 
-def complete_steps(files: RunFileList) -> tuple[int, ...]:
+def complete_steps(files: RunFileList, *, is_over: bool = True) -> tuple[int, ...]:
     """Return the iterations whose files are all there, as keys of ``files.files``, in order.
 
-    A program that is at work writes the optimiser file of an iteration before or after the others.
+    A program that is at work writes the files of an iteration one after the other, and RELION each of them line by
+    line: the newest counts when none of them has changed for two seconds.
     """
     numbers = sorted(files.files)
     kinds = {"half1_model", "half2_model", "sampling", "optimiser"}
-    newest = [n for n in numbers if n < _MANY_ITERATIONS][-1:]
-    return tuple(n for n in numbers if n not in newest or kinds <= set(files.files[n]))
+    if is_over or not numbers:
+        return tuple(numbers)
+    newest = files.files[numbers[-1]]
+    age_s = time.time() - max(path.stat().st_mtime for path in newest.values())
+    has_all = kinds <= set(newest) or "model" in newest
+    return tuple(numbers if has_all and age_s > _SETTLED_S else numbers[:-1])
 
 
 def read_step(files: RunFileList, n: int) -> Step:

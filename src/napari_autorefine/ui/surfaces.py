@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from scipy import fft
-from skimage.measure import marching_cubes
+from skimage import measure
 
 from napari_autorefine.ui.layer_style import COLORS, Role
 from napari_autorefine.ui.world import world_frame
@@ -16,9 +16,10 @@ from napari_autorefine.ui.world import world_frame
 LIVE_FACES, FINE_FACES = 50_000, 100_000
 """Triangles of a surface while it changes and when it stays: software OpenGL draws a million in a second."""
 
+_marching_cubes: Any = measure.marching_cubes
 _DEFAULT_ORIENTATION = ("towards", "down", "right")
 _STEP_VOXELS = 200_000
-_ROUND_PX = 1e-3
+_ROUND_PX = 1e-5
 _MOST_TRIES, _SMALLEST_BOX = 4, 16
 
 
@@ -114,7 +115,7 @@ def _in_slabs(data: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
         slab = data[start : start + thickness + 1]
         if not slab.min() < level < slab.max():
             continue
-        points, triangles, _, _ = marching_cubes(slab, level)
+        points, triangles, _, _ = _marching_cubes(slab, level)
         vertices.append(points + np.array([start, 0, 0]))
         faces.append(triangles + n_vertex)
         n_vertex += len(points)
