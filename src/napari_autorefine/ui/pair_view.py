@@ -30,6 +30,7 @@ from napari_autorefine.ui.surfaces import (
 )
 from napari_autorefine.ui.view_state import ViewState
 from napari_autorefine.ui.volume_choice import is_mask, start_level
+from napari_autorefine.ui.world import prepare_viewer
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -85,6 +86,7 @@ class PairView:
         if other is not None and other is not self:
             other._end("")
         _shown[self.viewer] = self
+        prepare_viewer(self.viewer)
         self._before = ViewState.of(self.viewer)
         self._worker = LatestWorker()
         roles = roles_of(first, second)
@@ -174,7 +176,12 @@ class PairView:
         alone = self.mode == "side by side"
         for index, solid in enumerate(self.solids):
             is_hidden = not alone and self._only not in {None, index}
-            solid.show(is_3d=self.viewer.dims.ndisplay == 3, alone=alone, hidden=is_hidden)
+            solid.show(
+                is_3d=self.viewer.dims.ndisplay == 3,
+                over=not alone and self._only is None,
+                named=alone,
+                hidden=is_hidden,
+            )
         places = [self.viewer.layers.index(solid.front) for solid in self.solids]
         grid = self.viewer.canvas.grid
         grid.shape, grid.spacing = (1, 2), _SPACING_PX
@@ -229,9 +236,9 @@ class Solid:
         if self.mesh is not None:
             self.mesh.translate = self.layer.translate
 
-    def show(self, *, is_3d: bool, alone: bool, hidden: bool = False) -> None:
-        """Show volume or surface, or neither; a mask that is not alone is a veil in 3D and an outline in slices."""
-        is_veil = self.role == "mask" and not alone
+    def show(self, *, is_3d: bool, over: bool, named: bool = False, hidden: bool = False) -> None:
+        """Show volume or surface, or neither; a mask over a map is a veil in 3D and an outline in slices."""
+        is_veil = self.role == "mask" and over
         is_outline = is_veil and not is_3d
         self.layer.colormap = _outline() if is_outline else colormap(self.role)
         self.layer.opacity = _VEIL_OPACITY if is_veil and is_3d else 1.0
@@ -244,7 +251,7 @@ class Solid:
         for layer in (self.layer, self.mesh):
             if layer is not None:
                 layer.visible = layer is self.front and not hidden
-                layer.name_overlay.visible = alone
+                layer.name_overlay.visible = named
 
     def close(self) -> None:
         """Remove the surface."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,7 +73,8 @@ class RecenterDock(ManifestDock):
         """Put the viewer back when another dock is raised or this one is closed, not when the window is minimized."""
         super().hideEvent(event)
         if self.tool is not None and event is not None and not event.spontaneous():
-            self.tool.stop()
+            with suppress(RuntimeError):  # the window is being taken apart
+                self.tool.stop()
 
     def recall(self) -> None:
         """Show the values of the last run, but no center: that was of another map."""
@@ -121,8 +123,7 @@ class RecenterDock(ManifestDock):
     def _take_center(self) -> None:
         """Write the center of the tool into the form."""
         assert self.tool is not None
-        center_px = self.tool.model.center_px
-        given = [None, None, None] if self.tool.model.is_zero else center_px.tolist()
+        given = [value or None for value in self.tool.model.center_px.tolist()]
         self.form.set_values(dict(zip(_CENTER, given, strict=True)))
 
     def _take_pixel_size(self, voxel_size_A: float | None) -> None:
@@ -163,4 +164,5 @@ def _layer_of(viewer: Any, path: Path) -> Any:
 
 def _let_go(tool: RecenterTool, *_: object) -> None:
     """Leave the viewer as it was."""
-    tool.stop()
+    with suppress(RuntimeError):
+        tool.stop()

@@ -99,7 +99,7 @@ class Hand:
 
     def axes(self) -> dict[str, int]:
         """Return the axes (0 z, 1 y, 2 x) that the keys move along: across and up on the screen, and in depth."""
-        if self.viewer.dims.ndisplay == 3:
+        if self.viewer.dims.ndisplay == 3 or self.viewer.dims.ndim < 3:
             return {"across": 2, "up": 1, "depth": 0}
         depth, up, across = (axis - (self.viewer.dims.ndim - 3) for axis in self.viewer.dims.order[-3:])
         return {"across": across, "up": up, "depth": depth}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -205,4 +206,5 @@ def _compare(viewer: Viewer, mode: Mode) -> CompareDock:
 
 def _let_go(view: PairView, *_: object) -> None:
     """Put the viewer back when the dock is gone."""
-    view.stop()
+    with suppress(RuntimeError):  # the window is being taken apart
+        view.stop()
