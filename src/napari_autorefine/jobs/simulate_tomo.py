@@ -21,7 +21,6 @@ from napari_autorefine.jobs.simulate_tomo_scene import TomoScene, draw_scene
 from napari_autorefine.jobs.simulate_truth import optics_of
 from napari_autorefine.jobs.subtomo_cut import CutParticles, CutPlan, Picks, cut_particles, write_cut
 from napari_autorefine.model.atoms import AtomProjector, Atoms
-from napari_autorefine.model.geometry import euler_to_matrix
 from napari_autorefine.model.subtomogram_cutting import Cut
 from napari_autorefine.model.tomography import Tomogram
 
@@ -65,7 +64,7 @@ def _picks(scene: TomoScene, params: SimulateParams) -> Picks:
         table=pd.DataFrame(columns),
         tomogram_name=names,
         position_px=scene.pick_px,
-        rotation=euler_to_matrix(scene.subtomogram_deg),
+        subtomogram_deg=scene.subtomogram_deg,
         optics_index=optics_index,
         optics=optics,
     )

@@ -24,7 +24,7 @@ from napari_autorefine.jobs.subtomo_cut import CutPlan, Picks, cut_particles, wr
 from napari_autorefine.jobs.subtomo_params import FOREIGN_OPTIONS, SubtomoParams
 from napari_autorefine.model.particles import SubtomogramRows
 from napari_autorefine.model.subtomogram_cutting import Cut
-from napari_autorefine.model.tomography import Tomogram, positions_px, subtomogram_matrices
+from napari_autorefine.model.tomography import Tomogram, positions_px
 
 __all__ = ["FOREIGN_OPTIONS", "SubtomoParams", "subtomo"]
 
@@ -122,7 +122,7 @@ def _picks(columns: Columns, star: StarFile, tomograms: dict[str, Tomogram]) -> 
         table=kept.assign(rlnOpticsGroup=index + 1),
         tomogram_name=names,
         position_px=positions_px(rows, tomograms, columns.stacked(_ORIGIN)),
-        rotation=subtomogram_matrices(rows),
+        subtomogram_deg=rows.rotation_deg,
         optics_index=index,
         optics=optics_groups(optics, columns.file),
     )

@@ -17,7 +17,7 @@ from napari_autorefine.io.names import find_image_file, search_folders, split_im
 from napari_autorefine.io.optimisation_set import OptimisationSet, write_optimisation_set
 from napari_autorefine.io.subtomogram_columns import CENTERED, PIXELS, SUBTOMOGRAM_EULER, TWO_D_STACKS, VISIBLE
 from napari_autorefine.io.tables import VERSION_3_1, VERSION_5_0, Table, write_star
-from napari_autorefine.model.geometry import matrix_to_euler
+from napari_autorefine.model.geometry import euler_to_matrix
 from napari_autorefine.model.optics import OpticsGroup
 from napari_autorefine.model.subtomogram_cutting import Cut, ParticleCutter, visible_tilts
 from napari_autorefine.model.tomography import Tomogram
@@ -34,7 +34,7 @@ class Picks:
     table : their columns, without those of images, coordinates and origins
     tomogram_name : (n,) object
     position_px : (n, 3), unbinned pixels of the tomogram
-    rotation : (n, 3, 3), A_sub
+    subtomogram_deg : (n, 3), Euler angles of A_sub
     optics_index : (n,) 0-based
     optics : groups; voltage, aberrations and names are taken from them
     """
@@ -42,7 +42,7 @@ class Picks:
     table: pd.DataFrame
     tomogram_name: np.ndarray
     position_px: np.ndarray
-    rotation: np.ndarray
+    subtomogram_deg: np.ndarray
     optics_index: np.ndarray
     optics: tuple[OpticsGroup, ...]
 
@@ -109,7 +109,14 @@ def cut_particles(
     with ThreadPoolExecutor(plan.threads) as pool:
         for done, (name, tomogram) in enumerate(tomograms.items()):
             chosen = np.flatnonzero(picks.tomogram_name == name)
-            tasks = [_Task(picks, tomogram, frames[name], plan, int(row), numbers[row]) for row in chosen]
+            cutters = {
+                group: ParticleCutter(tomogram, picks.optics[group], plan.cuts[group])
+                for group in np.unique(picks.optics_index[chosen]).tolist()
+            }
+            tasks = [
+                _Task(picks, cutters[int(picks.optics_index[row])], frames[name], plan, int(row), numbers[row])
+                for row in chosen
+            ]
             for task, flags in zip(tasks, pool.map(_Task.run, tasks), strict=True):
                 if flags is not None:
                     rows.append(task.row)
@@ -151,7 +158,7 @@ class _Task:
     """One particle; ``number`` names it within its tomogram."""
 
     picks: Picks
-    tomogram: Tomogram
+    cutter: ParticleCutter
     frames: list[np.ndarray]
     plan: CutPlan
     row: int
@@ -160,15 +167,13 @@ class _Task:
     @property
     def names(self) -> tuple[str, ...]:
         """Files of the particle: stack, or data and weights."""
-        stem = f"{self.plan.folder}/{self.tomogram.name}/{self.number}"
+        stem = f"{self.plan.folder}/{self.cutter.tomogram.name}/{self.number}"
         return (f"{stem}_stack2d.mrcs",) if self.plan.is_stack else (f"{stem}_data.mrc", f"{stem}_weights.mrc")
 
     def run(self) -> np.ndarray | None:
         """Cut and write; return which tilts show the particle, None for one that too few do."""
-        group, plan = int(self.picks.optics_index[self.row]), self.plan
-        position = self.picks.position_px[self.row]
-        cutter = ParticleCutter(self.tomogram, self.picks.optics[group], plan.cuts[group])
-        flags = visible_tilts(self.tomogram, position, cutter.cut, max_dose_e_A2=plan.max_dose_e_A2)
+        plan, cutter, position = self.plan, self.cutter, self.picks.position_px[self.row]
+        flags = visible_tilts(cutter.tomogram, position, cutter.cut, max_dose_e_A2=plan.max_dose_e_A2)
         tilts = np.flatnonzero(flags)
         if len(tilts) < max(plan.min_tilts, 1):
             return None
@@ -177,7 +182,7 @@ class _Task:
             stack = cutter.stack(images, tilts, position)
             write_stack(self.names[0], stack, pixel, half_precision=plan.is_half_precision)
             return flags
-        sums = cutter.volume(images, tilts, position, self.picks.rotation[self.row])
+        sums = cutter.volume(images, tilts, position, euler_to_matrix(self.picks.subtomogram_deg[self.row]))
         for path, values, size in (
             (self.names[0], sums.data, pixel),
             (self.names[1], np.concatenate([sums.ctf2, sums.multiplicity]), 1.0 / pixel),
@@ -211,11 +216,16 @@ def _particle_table(picks: Picks, rows: np.ndarray, tomograms: dict[str, Tomogra
     middle = np.stack([tomograms[str(name)].center_px for name in names])
     pixel = np.array([tomograms[str(name)].pixel_size_A for name in names])[:, None]
     if not plan.is_relion_4:
-        columns = dict(zip(CENTERED, ((picks.position_px[rows] - middle) * pixel).T, strict=True))
+        columns = dict(zip(CENTERED, _tidy((picks.position_px[rows] - middle) * pixel).T, strict=True))
     else:
-        columns = dict(zip(PIXELS, (picks.position_px[rows] - 1.0).T, strict=True))
-    columns |= dict(zip(SUBTOMOGRAM_EULER, matrix_to_euler(picks.rotation[rows]).T, strict=True))
+        columns = dict(zip(PIXELS, _tidy(picks.position_px[rows] - 1.0).T, strict=True))
+    columns |= dict(zip(SUBTOMOGRAM_EULER, picks.subtomogram_deg[rows].T, strict=True))
     return pd.DataFrame({"rlnTomoName": names, **columns}).join(table)
+
+
+def _tidy(values: np.ndarray) -> np.ndarray:
+    """Round what arithmetic left behind the 9th decimal."""
+    return np.round(values, 9) + 0.0
 
 
 def _optics_table(picks: Picks, tomograms: dict[str, Tomogram], plan: CutPlan) -> pd.DataFrame:
