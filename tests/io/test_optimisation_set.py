@@ -90,7 +90,9 @@ def test_dead_paths_are_named_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         files.found(("particles", "tomograms", "map1"), project_dir=tmp_path)
     sentence = str(caught.value)
-    assert "rlnTomoParticlesFile Extract/particles.star and rlnTomoTomogramsFile tomograms.star do not exist" in sentence
+    assert (
+        "rlnTomoParticlesFile Extract/particles.star and rlnTomoTomogramsFile tomograms.star do not exist" in sentence
+    )
     assert "\n" not in sentence
     assert files.dead(("manifolds", "map1"), project_dir=tmp_path) == ["manifolds"]
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
 from napari_autorefine.io.mrc import write_stack, write_volume
 
 BOX, PIXEL = 8, 4.0
@@ -33,9 +34,22 @@ def _loop(name: str, rows: list[str], labels: list[str]) -> str:
 def write_tomograms(folder: Path) -> Path:
     tilts = []
     for name in ("TS_1", "TS_2"):
-        rows = [f"000001@{name}.mrcs {3 * n} {2e4 + n} {1.9e4 + n} 30 0 {tilt} 85 4 -8" for n, tilt in enumerate(range(-40, 41, 20))]
-        labels = ["rlnMicrographName", "rlnMicrographPreExposure", "rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle",
-                  "rlnTomoXTilt", "rlnTomoYTilt", "rlnTomoZRot", "rlnTomoXShiftAngst", "rlnTomoYShiftAngst"]  # fmt: skip
+        rows = [
+            f"000001@{name}.mrcs {3 * n} {2e4 + n} {1.9e4 + n} 30 0 {tilt} 85 4 -8"
+            for n, tilt in enumerate(range(-40, 41, 20))
+        ]
+        labels = [
+            "rlnMicrographName",
+            "rlnMicrographPreExposure",
+            "rlnDefocusU",
+            "rlnDefocusV",
+            "rlnDefocusAngle",
+            "rlnTomoXTilt",
+            "rlnTomoYTilt",
+            "rlnTomoZRot",
+            "rlnTomoXShiftAngst",
+            "rlnTomoYShiftAngst",
+        ]
         path = folder / "tilts" / f"{name}.star"
         path.parent.mkdir(exist_ok=True)
         path.write_text(_loop(name, rows, labels))
