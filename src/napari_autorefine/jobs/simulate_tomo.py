@@ -155,7 +155,7 @@ def _write_maps(atoms: Atoms, gain: float, params: SimulateParams) -> dict[str, 
     and noise; averages of volumes are sqrt(box * binning) times stronger.
     """
     group = optics_of(params)[0]
-    voxel, threads = group.pixel_size_A * params.binning, params.threads or os.cpu_count() or 1
+    voxel = group.pixel_size_A * params.binning
     strength = gain * (params.pixel_size_A / voxel) ** 2 / params.binning
     scale = np.float32(strength * (np.sqrt(group.box_size * params.binning) if params.tomo == "3d" else 1.0))
     outputs = {"truth_map": f"{params.output}_truth.mrc", "reference": f"{params.output}_reference.mrc"}
@@ -163,7 +163,7 @@ def _write_maps(atoms: Atoms, gain: float, params: SimulateParams) -> dict[str, 
         shift = params.reference_shift_px * voxel if kind == "reference" else 0.0
         moved = atoms.moved(np.array([0.0, 0.0, shift]))
         projector = AtomProjector(moved, box_size=group.box_size, pixel_size_A=voxel, bfactor_A2=params.bfactor_A2)
-        density = projector.density(threads=threads) * scale
+        density = projector.density() * scale
         if kind == "reference":
             density = low_pass_map(density, params.reference_low_pass_A, voxel)
         write_volume(path, density, voxel)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 from scipy import fft
 
 from napari_autorefine.events import Event, Progress
-from napari_autorefine.io.mrc import write_stack
+from napari_autorefine.io.stack_writer import StackWriter
 from napari_autorefine.jobs.simulate_params import SimulateParams
 from napari_autorefine.jobs.simulate_tomo_scene import TomoScene
 from napari_autorefine.jobs.simulate_truth import circle, optics_of
@@ -68,6 +69,11 @@ class TiltDrawer:
             total += _noise(total.shape, self.scene.tomograms[index].pixel_size_A, self._params.noise_length_A, rng)
         return total.astype(np.float32)
 
+    def write(self, writer: StackWriter, index: int, tilt: int, gain: float) -> None:
+        """Draw one tilt image and write it."""
+        image = self.image(index, tilt, gain)
+        writer.write(tilt, image[None], np.array([[image.min(), image.max(), image.mean(), image.var()]]))
+
     def gain(self, diameter_A: float) -> float:
         """Return the factor that gives untilted particles the wanted variance within the circle, on average."""
         if self._params.snr == 0:
@@ -117,10 +123,19 @@ def series_path(prefix: str, name: str) -> str:
 
 
 def write_series(drawer: TiltDrawer, gain: float, params: SimulateParams) -> Iterator[Event]:
-    """Draw and write one tilt series after another; only one is in memory at a time."""
+    """Draw and write one tilt series after another; as many images as threads are in memory at a time."""
     tomograms = drawer.scene.tomograms
     with ThreadPoolExecutor(params.threads or os.cpu_count() or 1) as pool:
         for index, tomogram in enumerate(tomograms):
-            images = pool.map(lambda tilt, i=index: drawer.image(i, tilt, gain), range(tomogram.n_tilt))
-            write_stack(series_path(params.output, tomogram.name), np.stack(list(images)), tomogram.pixel_size_A)
+            assert tomogram.image_size_px is not None
+            path, size = Path(series_path(params.output, tomogram.name)), tomogram.image_size_px[0]
+            pixel = tomogram.pixel_size_A
+            writer = StackWriter(path, tomogram.n_tilt, size, pixel_size_A=pixel, is_half=False)
+            try:
+                list(
+                    pool.map(lambda tilt, i=index, out=writer: drawer.write(out, i, tilt, gain), range(tomogram.n_tilt))
+                )
+                writer.finish()
+            finally:
+                writer.abandon()
             yield Progress(stage="tilt series", done=index + 1, total=len(tomograms))
