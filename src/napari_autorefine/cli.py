@@ -22,7 +22,7 @@ from napari_autorefine.jobs.failures import failure_text
 from napari_autorefine.params import FieldRecord, ForeignOption, describe, make_params
 from napari_autorefine.terminal import show
 
-_RELION_MARKS = ("auto_refine", "split_random_halves", "extract", "center", "pipeline_control")
+_RELION_MARKS = ("auto_refine", "split_random_halves", "extract", "center", "theme", "pipeline_control")
 _FOREIGN = "foreign:"
 
 
