@@ -87,6 +87,8 @@ def test_the_text_under_the_mouse_is_the_shell_the_resolution_and_the_fsc(opened
         text = opened.fsc.hover.toPlainText()
         assert text == f"{step.title}\nshell 4 · 12.00 Å\nFSC {value:.3f}"
         assert opened.fsc.hover.isVisible()
+        place = opened.fsc.hover.mapRectToScene(opened.fsc.hover.boundingRect())
+        assert place.width() < 200 and opened.fsc.canvas.sceneRect().intersects(place)
     opened.fsc.hover_at(-1.0, 0.5)
     assert not opened.fsc.hover.isVisible()
     opened.resolution.hover_at(2.2, 1.0)

@@ -199,6 +199,10 @@ def test_history_goes_back_and_forth(make_scene: Any) -> None:
     scene.show(2)
     assert scene.layer("half-map 1").data.max() == pytest.approx(3 * blob(seed=1).max())
     assert not scene.layer("final map").visible
+    scene.maps.set_contour(5.0)
+    scene.viewer.dims.ndisplay = 2
+    scene.wait()
+    assert not scene.layer("final map").visible
     scene.show(FINAL)
     assert scene.layer("final map").visible
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +12,7 @@ from napari.qt.threading import create_worker
 
 from napari_autorefine.errors import InputError
 from napari_autorefine.ui.notices import shortened, show_error, show_info
+from napari_autorefine.ui.thread_manners import beside_the_window
 
 if TYPE_CHECKING:
     import napari
@@ -22,21 +21,6 @@ if TYPE_CHECKING:
     from napari_autorefine.ui.layers_of_maps import LayerData
 
 _MANY_POINTS = 50_000
-_SWITCH_S = 2e-4
-
-
-@contextmanager
-def frequent_switches() -> Iterator[None]:
-    """Let Python's threads take turns every 0.2 ms instead of every 5 ms.
-
-    The window's thread asks for its turn many times per redraw, and would wait 5 ms each time while a file is parsed.
-    """
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(min(before, _SWITCH_S))
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)
 
 
 def read_in_background(read: Callable[[Path], list[LayerData]], path: Path, viewer: napari.viewer.Viewer) -> Any:
@@ -53,7 +37,7 @@ def read_in_background(read: Callable[[Path], list[LayerData]], path: Path, view
 def _read(read: Callable[[Path], list[LayerData]], path: Path) -> list[LayerData] | str:
     """Return layers, or the sentence to tell; a worker must not raise, some errors would be lost."""
     try:
-        with frequent_switches():
+        with beside_the_window():
             return [_thinned(layer) for layer in read(path)]
     except InputError as error:
         return shortened(str(error), path)

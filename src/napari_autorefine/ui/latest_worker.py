@@ -6,24 +6,21 @@ request that waits and one result on its way, and results reach the main thread 
 
 from __future__ import annotations
 
-import gc
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from qtpy.QtCore import QCoreApplication, QEvent, QObject
 
 from napari_autorefine.errors import InputError
-from napari_autorefine.ui.background import frequent_switches
+from napari_autorefine.ui.thread_manners import beside_the_window
 
 Task = Callable[[], Any]
 Then = Callable[[Any], None]
 
 _WAIT_S = 5.0
-_collection = threading.Lock()
-_without_collection = [0, False]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,26 +28,6 @@ class Failure:
     """What a task returned instead of a result: one sentence."""
 
     text: str
-
-
-@contextmanager
-def no_collection() -> Iterator[None]:
-    """Keep Python's garbage collector from running in this thread: it may find objects of Qt and OpenGL.
-
-    Those may only be destroyed by the main thread, which collects again when the block is left.
-    """
-    with _collection:
-        if _without_collection[0] == 0:
-            _without_collection[1] = gc.isenabled()
-            gc.disable()
-        _without_collection[0] += 1
-    try:
-        yield
-    finally:
-        with _collection:
-            _without_collection[0] -= 1
-            if _without_collection[0] == 0 and _without_collection[1]:
-                gc.enable()
 
 
 class LatestWorker(QObject):
@@ -163,7 +140,7 @@ class _Desk:
 
 
 def _done(task: Task) -> Any:
-    with no_collection(), frequent_switches():
+    with beside_the_window():
         try:
             return task()
         except InputError as error:

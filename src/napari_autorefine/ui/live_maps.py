@@ -7,7 +7,8 @@ user left them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -103,7 +104,11 @@ class LiveMaps:
         if facts.mask is not None:
             paths["mask"] = facts.mask
         if paths:
-            self._worker.ask("beside", partial(read_beside, paths, self._contour()), self._take_beside)
+            self._worker.ask(
+                "beside",
+                partial(read_beside, paths, replace(self._contour(), most_faces=LIVE_FACES)),
+                self._take_beside,
+            )
 
     def show(self, step: Step) -> None:
         """Read the maps of an iteration and show them; what was asked before and has not come is dropped."""
@@ -193,10 +198,13 @@ class LiveMaps:
             return
         self.current = result
         for role, one in self.maps.items():
-            if role not in result.frames and role not in _BESIDE:
-                one.hide()
-            elif self.arrangement == "overlay" and role not in _BESIDE:
+            if role in _BESIDE:
+                continue
+            one.is_there = role in result.frames
+            if self.arrangement == "overlay":
                 one.is_visible = self._is_wanted(role)
+            if not one.is_there:
+                one.switch(self.kind)
         self._put(result.frames)
 
     def _take_beside(self, result: Mapping[Role, Frame | str] | Failure) -> None:
@@ -258,12 +266,13 @@ class LiveMaps:
 
     def _fit(self) -> None:
         if self._fitted in (None, self._camera()):
-            self.viewer.reset_view(reset_camera_angle=self._fitted is None)
+            shown = [layer for layer in self.layers if layer.visible]
+            self.viewer.reset_view(layers=shown or None, reset_camera_angle=self._fitted is None)
             self._fitted = self._camera()
 
     def _camera(self) -> tuple[object, ...]:
         camera = self.viewer.scene.camera
-        return (*camera.center, camera.zoom, self.viewer.dims.ndisplay)
+        return (*camera.center, camera.zoom)
 
     def _sort(self) -> None:
         """Put the layers into the order of the cells, where they are: first those that were there before."""
@@ -278,11 +287,7 @@ class LiveMaps:
     def _draw_again(self) -> None:
         """Compute the surfaces of what is shown once more."""
         frames = {role: one.frame for role, one in self.maps.items() if one.frame is not None}
-        contour = self._contour()
-        work: Callable[[], dict[Role, Frame]] = lambda: {  # noqa: E731
-            role: with_mesh(frame, contour) for role, frame in frames.items()
-        }
-        self._worker.ask("contours", work, self._take_again)
+        self._worker.ask("contours", partial(_with_meshes, frames, self._contour()), self._take_again)
 
     def _take_again(self, result: Mapping[Role, Frame] | Failure) -> None:
         if isinstance(result, Failure):
@@ -299,7 +304,9 @@ class LiveMaps:
                 del self.maps[one.role]
 
     def _on_display(self) -> None:
-        """Change between surfaces and slices."""
+        """Change between surfaces and slices; a view that was fitted to one is fitted to the other."""
+        if self._fitted is not None and self._fitted[-1] == self.viewer.scene.camera.zoom:
+            self._fitted, self._n_cell = self._camera(), 0
         for one in self.maps.values():
             if one.frame is not None:
                 one.switch(self.kind)
@@ -321,3 +328,9 @@ class LiveMaps:
                 one.adopt(layer)
                 one.is_visible = True
                 self.maps[role] = one
+
+
+def _with_meshes(frames: Mapping[Role, Frame], contour: Contour) -> dict[Role, Frame]:
+    """Return maps with surfaces at other densities; those beside a run are never fine, they are looked at less."""
+    coarse = replace(contour, most_faces=LIVE_FACES)
+    return {role: with_mesh(frame, coarse if role in _BESIDE else contour) for role, frame in frames.items()}

@@ -39,6 +39,7 @@ class MapLayers:
     layers : by kind, those that are in the viewer
     chosen_level : density of the contour that the user chose in the layer's controls, None without
     is_visible : whether the eye is open
+    is_there : whether the iteration that is shown has this map
     """
 
     def __init__(self, viewer: ViewerModel, role: Role, level: Callable[[Frame], float]) -> None:
@@ -48,7 +49,7 @@ class MapLayers:
         self.layers: dict[Kind, Layer] = {}
         self.chosen_level: float | None = None
         self.is_visible = True
-        self._is_there = True
+        self.is_there = True
         self._level = level
         self._contrast_is_chosen = False
         self._is_own_change = False
@@ -64,7 +65,6 @@ class MapLayers:
     def show(self, frame: Frame, kind: Kind) -> None:
         """Put a map into its layer of a kind; the layer is made when there is none, and the other kind is hidden."""
         self.frame = frame
-        self._is_there = True
         with self._own_change():
             if kind not in self.layers:
                 self._add(frame, kind)
@@ -77,14 +77,7 @@ class MapLayers:
         """Let the layer of one kind be seen, if any; the eye that the user closed stays closed."""
         with self._own_change():
             for known, layer in self.layers.items():
-                layer.visible = self.is_visible and self._is_there and known == kind
-
-    def hide(self) -> None:
-        """Show nothing until there is a map again, such as a final map in an earlier iteration."""
-        self._is_there = False
-        with self._own_change():
-            for layer in self.layers.values():
-                layer.visible = False
+                layer.visible = self.is_visible and self.is_there and known == kind
 
     def set_visible(self, visible: bool, kind: Kind) -> None:
         """Open or close the eye of the map."""

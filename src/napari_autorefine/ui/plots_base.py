@@ -145,6 +145,7 @@ class Plot(QWidget):
         self.hover.setAnchor((1.05 if is_right else -0.05, 1.1 if is_low else -0.1))
         self.hover.setPos(at_x, at_y)
         self.hover.show()
+        self.hover.updateTransform(force=True)  # it is not kept up to date while hidden
 
     def leaveEvent(self, event: Any) -> None:
         """Hide the text of the point under the mouse."""

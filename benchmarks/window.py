@@ -1,0 +1,260 @@
+"""How smooth the window stays: redraws beside a refinement, updates of a large map, a STAR file of a million rows.
+
+    xvfb-run -a -s "-screen 0 1600x1000x24" python benchmarks/window.py
+
+Redraws are counted while the map is turned, in turns of a few seconds with the refinement's process running and
+stopped, so that other work on the machine falls on both alike. Blocks are the longest times between two turns of the
+window's event loop; processor time of the window's thread is given beside them, which other work does not lengthen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import napari
+import numpy as np
+import psutil
+from measure_run import machine
+from npe2 import PluginManager, PluginManifest
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QApplication
+from scipy.ndimage import gaussian_filter
+
+from napari_autorefine.engine.masking import low_pass_map
+from napari_autorefine.io.atoms import demo_molecule
+from napari_autorefine.io.mrc import read_volume, write_volume
+from napari_autorefine.jobs.refine_params import RefineParams
+from napari_autorefine.jobs.simulate import simulate_atoms
+from napari_autorefine.jobs.simulate_params import SimulateParams
+from napari_autorefine.ui import live_results
+from napari_autorefine.ui.run_steps import Step
+from napari_autorefine.ui.sessions import sessions
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+N_PARTICLE, BOX, VOXEL_A = 1500, 64, 3.54
+N_ROW = 1_000_000
+LEAST_RATIO, LONGEST_MS = 0.8, 100.0
+
+
+@dataclass
+class Gaps:
+    """Times between turns of the event loop in ms: by the clock, and of the processor in this thread."""
+
+    clock: list[float] = field(default_factory=list)
+    processor: list[float] = field(default_factory=list)
+    _last: tuple[float, float] | None = None
+
+    def tick(self) -> None:
+        """Note a turn."""
+        now = (time.perf_counter(), time.thread_time())
+        if self._last is not None:
+            self.clock.append(1e3 * (now[0] - self._last[0]))
+            self.processor.append(1e3 * (now[1] - self._last[1]))
+        self._last = now
+
+    def row(self, name: str) -> str:
+        """Return a row of the table."""
+        percentile = float(np.percentile(self.clock, 99))
+        figures = f"{max(self.clock):.0f} | {percentile:.0f} | {max(self.processor):.0f}"
+        return f"| {name} | {figures} |"
+
+
+def measured(work: Callable[[], object], is_done: Callable[[], bool], *, least_s: float = 0.0) -> Gaps:
+    """Begin some work and let the event loop turn until it is done; return the times between turns."""
+    gaps = Gaps()
+    timer = QTimer()
+    timer.setInterval(0)
+    timer.timeout.connect(gaps.tick)
+    timer.start()
+    began = time.perf_counter()
+    work()
+    while not is_done() or time.perf_counter() - began < least_s:
+        QApplication.processEvents()
+        time.sleep(0.001)
+    timer.stop()
+    return gaps
+
+
+def spin(seconds: float) -> None:
+    """Let the event loop turn for a while."""
+    measured(lambda: None, lambda: True, least_s=seconds)
+
+
+def turn(viewer: Any) -> bool:
+    """Turn the map by a degree; True, as a condition that always holds."""
+    first, second, third = viewer.scene.camera.angles
+    viewer.scene.camera.angles = (first, second + 1.0, third)
+    return True
+
+
+def redraws_per_second(viewer: Any, seconds: float) -> float:
+    """Turn the map and count how often it is drawn."""
+    n, began = 0, time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        turn(viewer)
+        QApplication.processEvents()
+        n += 1
+    return n / (time.perf_counter() - began)
+
+
+def particles(folder: Path) -> RefineParams:
+    """Write particles and reference; return a refinement of them."""
+    params = SimulateParams(
+        output=str(folder / "particles"),
+        symmetry="C1",
+        n_particle=N_PARTICLE,
+        box_size=BOX,
+        pixel_size_A=VOXEL_A,
+        groups=5,
+        snr=0.1,
+    )
+    for _ in simulate_atoms(demo_molecule(), params):
+        pass
+    truth = read_volume(folder / "particles_truth.mrc")
+    write_volume(folder / "reference.mrc", low_pass_map(truth.data, 40.0, truth.voxel_size_A), truth.voxel_size_A)
+    return RefineParams(
+        particles="particles.star",
+        reference="reference.mrc",
+        output="Refine3D/job001/run",
+        particle_diameter_A=190.0,
+        cpu=True,
+    )
+
+
+def redraw_rows(viewer: Any, folder: Path, *, pairs: int, seconds: float) -> list[str]:
+    """Measure redraws with the refinement running and stopped, turn by turn."""
+    session = sessions.start("refine", particles(folder), folder)
+    dashboard = live_results.follow_session(viewer, session)
+    assert dashboard is not None
+    while dashboard.maps.current is None and not session.is_over:
+        spin(0.2)
+    spin(2.0)
+    process = psutil.Process(session.job.info.pid)
+    running, idle = [], []
+    for _ in range(pairs):
+        if session.is_over:
+            break
+        running.append(redraws_per_second(viewer, seconds))
+        process.suspend()
+        idle.append(redraws_per_second(viewer, seconds))
+        process.resume()
+    for _ in range(3):
+        session.cancel()
+    session.job.wait(20)
+    spin(1.0)
+    ratios = [one / other for one, other in zip(running, idle, strict=True)]
+    rows = [f"| idle | {statistics.median(idle):.1f} |", f"| refinement running | {statistics.median(running):.1f} |"]
+    ratio = statistics.median(ratios)
+    verdict = "reached" if ratio >= LEAST_RATIO else "missed"
+    spread = f"{min(ratios):.2f} to {max(ratios):.2f}, {len(ratios)} turns of {seconds:g} s"
+    return [*rows, f"| ratio (at least {LEAST_RATIO}: {verdict}) | {ratio:.2f} ({spread}) |"]
+
+
+def large_maps(folder: Path, box: int) -> list[Step]:
+    """Write half-maps of two iterations of a large box; return the iterations."""
+    rng = np.random.default_rng(1)
+    axis = (np.arange(box) - box // 2) / box
+    radius = np.sqrt(axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2)
+    rough = gaussian_filter(rng.standard_normal((box, box, box), dtype=np.float32), 3.0)
+    steps = []
+    for number in (1, 2):
+        files = {}
+        for half in (1, 2):
+            noise = gaussian_filter(rng.standard_normal((box, box, box), dtype=np.float32), 2.0)
+            data = (rough / rough.std() + 0.2 * number * noise / noise.std()) * (radius < 0.3) + 1.5 * (radius < 0.25)
+            path = folder / f"large_it{number:03d}_half{half}_class001.mrc"
+            write_volume(path, data.astype(np.float32), 1.0)
+            files[f"half{half}"] = path
+        steps.append(Step(number=number, files=files, voxel_size_A=1.0))
+    return steps
+
+
+def update_rows(viewer: Any, folder: Path, box: int) -> list[str]:
+    """Measure the blocks of the event loop while a large map is replaced, beside those of a window at rest."""
+    dashboard = live_results.live_results(viewer)
+    dashboard._clear()
+    steps = large_maps(folder, box)
+    maps, worker = dashboard.maps, dashboard.worker
+    maps.set_running(True)
+
+    def is_done() -> bool:
+        return worker.is_idle and not maps._waiting
+
+    measured(lambda: dashboard.show_step(steps[0]), is_done, least_s=4.0)
+    at_rest = measured(lambda: None, lambda: True, least_s=3.0)
+    turned = measured(lambda: None, lambda: turn(viewer), least_s=3.0)
+    rows = [at_rest.row("at rest"), turned.row("map turned by hand, redraws only")]
+    name = f"live update of two {box}³ half-maps"
+    worst = Gaps()
+    for step in (steps[1], steps[0], steps[1]):
+        gaps = measured(lambda step=step: dashboard.show_step(step), is_done, least_s=2.0)
+        worst.clock += gaps.clock
+        worst.processor += gaps.processor
+    maps.set_running(False)
+    return [*rows, worst.row(f"{name} (below {LONGEST_MS:.0f} ms wanted)")]
+
+
+def coordinates(path: Path, n_row: int) -> Path:
+    """Write a table of coordinates, a thousand per micrograph; return the file."""
+    table = np.random.default_rng(2).uniform(0, 4000, (n_row, 2))
+    with open(path, "w", encoding="utf-8") as file:
+        file.write("data_particles\n\nloop_\n_rlnCoordinateX\n_rlnCoordinateY\n_rlnMicrographName\n")
+        for row in range(n_row):
+            file.write(f"{table[row, 0]:.2f} {table[row, 1]:.2f} mic{row // 1000:04d}.mrc\n")
+    return path
+
+
+def star_rows(viewer: Any, folder: Path) -> list[str]:
+    """Measure the blocks while a STAR file of a million coordinates is opened."""
+    viewer.open(str(coordinates(folder / "few.star", 10)), plugin="napari-autorefine")
+    spin(2.0)
+    path = coordinates(folder / "million.star", N_ROW)
+    n_layer = len(viewer.layers)
+    end = time.perf_counter() + 240
+    gaps = measured(
+        lambda: viewer.open(str(path), plugin="napari-autorefine"),
+        lambda: len(viewer.layers) > n_layer or time.perf_counter() > end,
+        least_s=2.0,
+    )
+    return [gaps.row(f"opening a STAR file of {N_ROW:,} rows")]
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=6, help="turns with and without the refinement")
+    parser.add_argument("--seconds", type=float, default=3.0, help="length of a turn")
+    parser.add_argument("--box", type=int, default=256, help="box of the large map")
+    parser.add_argument("--only", choices=("redraws", "update", "star"), help="one of the measurements")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        os.environ["XDG_CONFIG_HOME"] = str(folder / "config")
+        PluginManager.instance().register(PluginManifest.from_file(REPOSITORY / "napari.yaml"))
+        viewer = napari.Viewer(show=True)
+        viewer.window.resize(1500, 930)
+        spin(2.0)
+        print(machine(), f"\nload {os.getloadavg()[0]:.1f}\n", flush=True)
+        if options.only in (None, "redraws"):
+            print("| window | redraws per second |\n|---|---|")
+            print(
+                "\n".join(redraw_rows(viewer, folder, pairs=options.pairs, seconds=options.seconds)), "\n", flush=True
+            )
+        blocks = "| event loop | longest block (ms) | 99 % (ms) | longest, processor time (ms) |\n|---|---|---|---|"
+        if options.only in (None, "update"):
+            print(blocks, "\n".join(update_rows(viewer, folder, options.box)), "", sep="\n", flush=True)
+        if options.only in (None, "star"):
+            print(blocks, "\n".join(star_rows(viewer, folder)), sep="\n", flush=True)
+        viewer.close()
+
+
+if __name__ == "__main__":
+    main()
