@@ -329,19 +329,17 @@ def test_apply_writes_what_the_command_line_writes_and_the_new_map_sits_on_the_m
 
 
 def test_the_window_is_put_back_when_the_dock_is_hidden_and_the_offset_stays(dock: Any) -> None:
-    from qtpy.QtGui import QHideEvent, QShowEvent
-
     viewer = dock.viewer
     dock.tool.set_center(SHIFT)
     dock.tool.looks["3d"].click()
-    dock.hideEvent(QHideEvent())
+    dock.presence.changed.emit(False)
     np.testing.assert_allclose(in_place(dock), 0)
     assert viewer.dims.ndisplay == 2 and tuple(viewer.dims.order) == (0, 1, 2)
     assert [layer.name for layer in viewer.layers] == ["map", "mask"]
     assert dock.tool.hand._on_press not in viewer.mouse_drag_callbacks
     press(viewer, "Shift-Right")
     np.testing.assert_allclose(in_place(dock), 0)
-    dock.showEvent(QShowEvent())
+    dock.presence.changed.emit(True)
     np.testing.assert_allclose(in_place(dock), -SHIFT)
     press(viewer, "Shift-Right")
     np.testing.assert_allclose(dock.tool.model.center_px, SHIFT - [0.25, 0, 0])
@@ -412,3 +410,14 @@ def test_a_map_that_is_closed_ends_the_view(dock: Any, notices: list[tuple[str, 
     assert [layer.name for layer in dock.viewer.layers] == ["mask"]
     press(dock.viewer, "Shift-Right")
     assert notices == []
+
+
+def test_closing_the_dock_puts_the_map_back(dock: Any, qtbot: Any) -> None:
+    viewer, tool = dock.viewer, dock.tool
+    tool.set_center(SHIFT)
+    tool.suggest()
+    viewer.window.remove_dock_widget(dock)
+    qtbot.waitUntil(lambda: not tool.view.is_on, timeout=MOMENT_MS)
+    np.testing.assert_allclose(in_place(dock), 0)
+    assert [layer.name for layer in viewer.layers] == ["map", "mask"]
+    assert not tool.hand.is_holding and not tool.view.is_on

@@ -196,6 +196,23 @@ def test_closing_a_layer_ends_the_view(window: Any, on_cpu: None, qtbot: Any) ->
     assert not window.canvas.grid.enabled and window.layers["run_class001"].visible
 
 
+def test_closing_the_dock_puts_the_window_back(window: Any, on_cpu: None, qtbot: Any) -> None:
+    import gc
+
+    from napari_autorefine.ui.side_by_side import show_side_by_side
+
+    before = look(window)
+    dock = with_meshes(show_side_by_side(window), qtbot)
+    view = dock.view
+    window.window.remove_dock_widget(dock)
+    qtbot.waitUntil(lambda: not view.is_on, timeout=MOMENT_MS)
+    assert look(window) == before
+    del dock
+    gc.collect()
+    window.add_image(ball(16), name="later")  # nothing of the dock is left that listens
+    assert [layer.name for layer in window.layers] == ["run_class001", "mask", "points", "later"]
+
+
 def test_a_second_view_of_the_window_ends_the_first(window: Any, on_cpu: None) -> None:
     from napari_autorefine.ui.pair_view import PairView
 

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtGui import QHideEvent, QShowEvent
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_autorefine.jobs.job_events import JobEnded
@@ -16,6 +15,7 @@ from napari_autorefine.ui.file_fields import layer_path
 from napari_autorefine.ui.fold import Fold
 from napari_autorefine.ui.job_docks import ManifestDock, open_dock
 from napari_autorefine.ui.next_steps import NextStep
+from napari_autorefine.ui.presence import Presence
 from napari_autorefine.ui.recenter_tool import RecenterTool
 from napari_autorefine.ui.volume_choice import volumes
 
@@ -45,6 +45,9 @@ class RecenterDock(ManifestDock):
         self.tool.moved.connect(self._take_center)
         self.tool.map_changed.connect(self._take_pixel_size)
         self.form.fields["symmetry"].changed.connect(self._take_symmetry)
+        self.presence = Presence(self)
+        self.presence.changed.connect(self._on_presence)
+        self.presence.closed.connect(self.tool.stop)
         self.destroyed.connect(partial(_let_go, self.tool))
         self._take_pixel_size(self.tool.voxel_size_A)
 
@@ -63,18 +66,12 @@ class RecenterDock(ManifestDock):
         for index, widget in enumerate(widgets):
             layout.insertWidget(index, widget)
 
-    def showEvent(self, event: QShowEvent | None) -> None:
-        """Show map and mask when there are both."""
-        super().showEvent(event)
-        if self.tool is not None and event is not None and not event.spontaneous():
+    def _on_presence(self, is_present: bool) -> None:
+        """Show map and mask when there are both; put the viewer back when another dock is raised or this one closed."""
+        if self.tool is not None and is_present:
             self.tool.start()
-
-    def hideEvent(self, event: QHideEvent | None) -> None:
-        """Put the viewer back when another dock is raised or this one is closed, not when the window is minimized."""
-        super().hideEvent(event)
-        if self.tool is not None and event is not None and not event.spontaneous():
-            with suppress(RuntimeError):  # the window is being taken apart
-                self.tool.stop()
+        elif self.tool is not None:
+            self.tool.stop()
 
     def recall(self) -> None:
         """Show the values of the last run, but no center: that was of another map."""
@@ -164,5 +161,5 @@ def _layer_of(viewer: Any, path: Path) -> Any:
 
 def _let_go(tool: RecenterTool, *_: object) -> None:
     """Leave the viewer as it was."""
-    with suppress(RuntimeError):
+    with suppress(RuntimeError):  # the window is being taken apart
         tool.stop()

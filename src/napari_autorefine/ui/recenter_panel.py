@@ -140,6 +140,7 @@ class RecenterPanel(QWidget):
 
     def set_ready(self, is_ready: bool) -> None:
         """Enable what needs a map and a mask that fit."""
+        self._is_ready = is_ready
         for button in (*self.looks.values(), self.suggest_button, self.pick_button):
             button.setEnabled(is_ready)
 
@@ -176,7 +177,7 @@ class RecenterPanel(QWidget):
 
     def set_searching(self, is_searching: bool) -> None:
         """Show that a suggestion is being looked for."""
-        self.suggest_button.setEnabled(not is_searching)
+        self.suggest_button.setEnabled(not is_searching and self._is_ready)
         self.suggest_button.setText("Searching…" if is_searching else "Suggest")
 
     def tell(self, text: str, color: str = GREY) -> None:

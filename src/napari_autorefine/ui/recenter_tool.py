@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Image
 from psygnal import Signal
-from superqt.utils import create_worker
 
 from napari_autorefine.engine.registration import MaskOffset, MaskOverlap, mask_offset
 from napari_autorefine.errors import InputError
@@ -21,7 +20,7 @@ from napari_autorefine.model.symmetry import point_group
 from napari_autorefine.ui.fields import ORANGE, say
 from napari_autorefine.ui.job_docks import open_dock
 from napari_autorefine.ui.latest_worker import Failure, LatestWorker
-from napari_autorefine.ui.pair_view import Look, Mode, PairView, roles_of
+from napari_autorefine.ui.pair_view import Look, Mode, PairView, retire, roles_of
 from napari_autorefine.ui.project import Project
 from napari_autorefine.ui.project import project as shared_project
 from napari_autorefine.ui.recenter_model import RecenterModel, center_of_points, center_of_shift, shift_of_center
@@ -58,8 +57,8 @@ class RecenterTool(RecenterPanel):
         self._base_A = np.zeros(3)
         self._picked: np.ndarray | None = None
         self._worker: LatestWorker | None = None
+        self._searcher: LatestWorker | None = None
         self._overlap: MaskOverlap | None = None
-        self._asked = 0
         self._is_filling = False
         self._connect()
         self.choose_defaults()
@@ -190,9 +189,11 @@ class RecenterTool(RecenterPanel):
         self.pick_button.setChecked(False)
         self.hand.let_go()
         self.view.stop()
-        worker, self._worker = self._worker, None
-        if worker is not None:
-            worker.stop()
+        workers, self._worker, self._searcher = (self._worker, self._searcher), None, None
+        for worker in workers:
+            if worker is not None:
+                retire(worker)
+        self.set_searching(False)
         self._set_state()
 
     def look(self, look: Look) -> None:
@@ -350,18 +351,16 @@ class RecenterTool(RecenterPanel):
         if self.pair is None or self.problem():
             return
         self.start()
-        self._asked += 1
+        if self._searcher is None:
+            self._searcher = LatestWorker()
         self.set_searching(True)
-        worker = create_worker(_found, *(np.asarray(layer.data) for layer in self.pair), _start_thread=False)
-        worker.returned.connect(partial(self._take_suggestion, self._asked))
-        worker.start()
+        maps = (np.asarray(layer.data) for layer in self.pair)
+        self._searcher.ask("offset", partial(mask_offset, *maps), self._take_suggestion)
 
-    def _take_suggestion(self, number: int, found: MaskOffset | str) -> None:
-        if number != self._asked:
-            return
+    def _take_suggestion(self, found: MaskOffset | Failure) -> None:
         self.set_searching(False)
-        if isinstance(found, str):
-            self.tell(found, ORANGE)
+        if isinstance(found, Failure):
+            self.tell(f"No offset could be found: {found.text}", ORANGE)
             return
         self.set_center(found.shift_px)
         lost_px = float(np.linalg.norm(found.shift_px - self.model.center_px))
@@ -371,14 +370,6 @@ class RecenterTool(RecenterPanel):
             self.tell(f"The mask also lies {lost_px:.1f} px off the symmetry axis, where the map cannot go.", ORANGE)
         else:
             self.tell("Found by correlation.")
-
-
-def _found(map_: np.ndarray, mask: np.ndarray) -> MaskOffset | str:
-    """Return an offset, or why there is none; a worker must not raise, some errors would be lost."""
-    try:
-        return mask_offset(map_, mask)
-    except Exception as error:
-        return f"No offset could be found: {error}."
 
 
 def _middle_A(layer: Image) -> np.ndarray:

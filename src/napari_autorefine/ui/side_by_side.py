@@ -14,6 +14,7 @@ from napari_autorefine.ui.fields import BLUE, GREY, ORANGE, plain_label, say, sm
 from napari_autorefine.ui.job_docks import PLUGIN, open_dock
 from napari_autorefine.ui.level_slider import LevelSlider
 from napari_autorefine.ui.pair_view import Mode, PairView, roles_of
+from napari_autorefine.ui.presence import Presence
 from napari_autorefine.ui.project import Project
 from napari_autorefine.ui.project import project as shared_project
 from napari_autorefine.ui.volume_choice import VolumeCombo, mismatch, rebox_values, two_volumes
@@ -53,6 +54,8 @@ class CompareDock(QWidget):
         for combo in (self.first, self.second):
             combo.chosen.connect(self._on_choice)
         napari_viewer.layers.events.inserted.connect(self._on_inserted)
+        self.presence = Presence(self)
+        self.presence.closed.connect(self.stop)
         self.destroyed.connect(partial(_let_go, self.view))
         self.choose_defaults()
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from functools import partial
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
-from weakref import ref
 
 import numpy as np
 from napari.layers import Image
@@ -121,7 +120,6 @@ class VolumeCombo(QComboBox):
         self.currentIndexChanged.connect(self._tell)
         for event in (layers.events.inserted, layers.events.removed, layers.events.reordered):
             event.connect(self.refresh)
-        self.destroyed.connect(partial(_let_go, layers, ref(self)))
         self.refresh()
 
     @property
@@ -139,6 +137,10 @@ class VolumeCombo(QComboBox):
 
     def refresh(self, *_: object) -> None:
         """List the volumes that are open now; the choice stays while its layer does."""
+        with suppress(RuntimeError):  # the list is gone, and only waits to be collected
+            self._refresh()
+
+    def _refresh(self) -> None:
         before = self.layer
         self._shown = volumes(self._layers)
         blocker = QSignalBlocker(self)
@@ -153,11 +155,3 @@ class VolumeCombo(QComboBox):
     def _tell(self, *_: object) -> None:
         self.setToolTip(self.currentText())
         self.chosen.emit(self.layer)
-
-
-def _let_go(layers: LayerList, combo: ref[VolumeCombo], *_: object) -> None:
-    """Disconnect a list that is gone."""
-    gone = combo()
-    if gone is not None:
-        for event in (layers.events.inserted, layers.events.removed, layers.events.reordered):
-            event.disconnect(gone.refresh)
