@@ -79,7 +79,7 @@ def test_a_missing_micrograph_is_named_or_skipped(made: MicrographSet, capsys: p
     A.unlink()
     said = refuse(made.line(), capsys)
     assert f"The micrograph {A} does not exist" in said
-    assert "--skip-missing" in said
+    assert said.endswith("; or go on without it with --skip-missing.")
     assert main(made.line("--skip-missing")) == 0
     out = capsys.readouterr().out
     assert "Missing micrographs: 1, with 7 particles" in out
@@ -286,9 +286,77 @@ def test_memory_does_not_follow_the_number_of_particles(made: MicrographSet, mon
 def test_a_full_disc_is_noticed_before(
     made: MicrographSet, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = type("Usage", (), {"free": 1000})()
+    usage = type("Usage", (), {"free": 1000, "total": 10**9})()
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
-    assert "GB are free" in refuse(made.line(), capsys)
+    assert "need 0.1 MB but only 0.0 MB are free" in refuse(made.line("--no_float16"), capsys)
+
+
+def test_a_file_system_that_counts_no_space_can_be_used(made: MicrographSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = type("Usage", (), {"free": 0, "total": 0})()
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    assert main(made.line()) == 0
+
+
+def test_a_folder_that_cannot_be_written_is_noticed_before(
+    made: MicrographSet, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["extract", "--i", made.star, *made.picks(), "--extract_size", "32", "--o"]
+    assert "mics.star/sub cannot be a folder, as" in refuse([*words, "mics.star/sub"], capsys)
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert "new/sub cannot be written: no permission in" in refuse([*words, "new/sub"], capsys)
+
+
+def test_no_table_is_left_of_stacks_that_were_being_replaced(
+    made: MicrographSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(made.line()) == 0
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("napari_autorefine.jobs.extract_run._MicrographWork._cut", stop)
+    for word in ("--overwrite", "--only_do_unfinished"):
+        (made.output / "particles.star").touch()
+        assert main(made.line("--scale", "24", word)) == 130
+        assert not (made.output / "particles.star").exists()
+
+
+def test_a_table_whose_stacks_are_kept_stays_until_the_end(
+    made: MicrographSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(made.line()) == 0
+    monkeypatch.setattr("napari_autorefine.jobs.extract.write_montage", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(made.line("--only_do_unfinished"))
+    assert (made.output / "particles.star").exists()
+
+
+def test_the_table_comes_after_everything_else(made: MicrographSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> str:
+        raise InputError("montage.png cannot be written: no space left on the disc.")
+
+    monkeypatch.setattr("napari_autorefine.jobs.extract.write_montage", full)
+    assert main(made.line()) == 2
+    assert not (made.output / "particles.star").exists()
+
+
+@pytest.mark.parametrize("size", ["0", "-4", "1"])
+def test_what_is_no_box_is_named(size: str, made: MicrographSet, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refuse(made.line("--extract_size", size), capsys)
+    assert f"the box must be an even number of pixels, 2 or more (it is '{size}')" in said
+
+
+def test_a_particle_file_is_not_taken_for_micrographs(made: MicrographSet, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(made.line()) == 0
+    words = ["extract", "--i", "out/particles.star", *made.picks(), "--extract_size", "32", "--o", "again"]
+    assert "lists particles, not micrographs; give it with --reextract_data_star" in refuse(words, capsys)
+
+
+def test_one_particle_is_one(made: MicrographSet, capsys: pytest.CaptureFixture[str]) -> None:
+    write_table(made.folder / "one.star", "", "MicrographName CoordinateX CoordinateY", ["Movies/a.mrc 30 30"])
+    words = ["extract", "--i", made.star, "--coord_list", "one.star", "--extract_size", "32", "--o", "one"]
+    assert main(words) == 0
+    assert "Extracted 1 particle of 32 px at 1.5 Å from 1 micrograph." in capsys.readouterr().out
 
 
 def test_a_damaged_record_of_an_earlier_run_is_done_again(made: MicrographSet) -> None:

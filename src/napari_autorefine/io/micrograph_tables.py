@@ -98,6 +98,11 @@ def read_micrographs(path: str | os.PathLike[str], *, pixel_size_A: float | None
     """
     star = read_star(path)
     name, table = _table_with(star, "rlnMicrographName", path)
+    if "rlnImageName" in table:
+        raise InputError(
+            f"{path} lists particles, not micrographs; give it with --reextract_data_star, and the micrographs that"
+            " they were cut from with --i."
+        )
     columns = Columns(table=table, file=str(path), name=name)
     if not len(columns):
         raise columns.error("there is no micrograph")

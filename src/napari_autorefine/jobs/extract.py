@@ -13,6 +13,7 @@ import pandas as pd
 from napari_autorefine.errors import InputError
 from napari_autorefine.events import Event, Finished, Message
 from napari_autorefine.io.tables import write_star
+from napari_autorefine.jobs.extract_inputs import counted
 from napari_autorefine.jobs.extract_params import ExtractParams
 from napari_autorefine.jobs.extract_plan import ExtractionPlan, MicrographTask, make_plan
 from napari_autorefine.jobs.extract_run import cut_all, is_done
@@ -35,6 +36,8 @@ def extract(params: ExtractParams) -> Iterator[Event]:
     plan = yield from make_plan(params)
     tasks = yield from _unfinished(plan, params)
     _check_files(plan, tasks, params)
+    if any(task.stack.exists() for task in tasks):
+        Path(params.star).unlink(missing_ok=True)  # it describes stacks that are about to be replaced
     try:
         failed = yield from cut_all(plan, tasks, params)
     except KeyboardInterrupt as stop:
@@ -43,8 +46,8 @@ def extract(params: ExtractParams) -> Iterator[Event]:
     n_lost = plan.n_lost + sum(task.count for task in failed)
     if not kept:
         raise InputError(f"No particle is left: none of the micrographs of {params.micrographs} can be read.")
-    outputs = _write_tables(plan, kept, params)
-    outputs["montage"] = write_montage(_montage_path(params), [task.stack for task in kept], kept[0].pixel_size_A)
+    montage = write_montage(_montage_path(params), [task.stack for task in kept], kept[0].pixel_size_A)
+    outputs = _write_tables(plan, kept, params) | {"montage": montage}
     write_record(Path(params.star).with_suffix(""), "extract", params, outputs)
     yield Finished(text=_summary(kept, n_lost), outputs=outputs, figures={"lost": n_lost})
 
@@ -54,13 +57,32 @@ def _montage_path(params: ExtractParams) -> str:
 
 
 def _check_output(params: ExtractParams) -> None:
-    """Raise when the particle file exists and must not be replaced."""
+    """Raise when the particle file exists and must not be replaced, or nothing can be written to the folder."""
+    for folder in (params.folder, os.path.dirname(params.star) or "."):
+        _check_folder(folder)
     if not params.only_do_unfinished:
         check_free(params.star, params.overwrite)
     inputs = [params.micrographs, params.refined_particles, params.coord_list]
     for name in (params.star, params.pick_star):
         if name and any(one and os.path.realpath(one) == os.path.realpath(name) for one in inputs):
             raise InputError(f"The output {name} is one of the inputs; choose another --o.")
+
+
+def _check_folder(name: str) -> None:
+    """Raise unless files can be written to a folder, or it can be made."""
+    folder = _existing(name)
+    if not folder.is_dir():
+        raise InputError(f"{name} cannot be a folder, as {folder} is a file; choose another --o.")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"{name} cannot be written: no permission in {folder}; choose another --o.")
+
+
+def _existing(name: str) -> Path:
+    """Return a folder, or the nearest one above it that exists."""
+    folder = Path(name).absolute()
+    while not folder.exists():
+        folder = folder.parent
+    return folder
 
 
 def _unfinished(plan: ExtractionPlan, params: ExtractParams) -> Generator[Event, None, list[MicrographTask]]:
@@ -86,15 +108,18 @@ def _check_files(plan: ExtractionPlan, tasks: list[MicrographTask], params: Extr
             )
     size = 2 if params.float16 else 4
     needed = sum(task.count * task.steps.window_size**2 * size for task in tasks if not task.stack.exists())
-    folder = Path(params.folder).absolute()
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    if needed > free:
+    folder = _existing(params.folder)
+    usage = shutil.disk_usage(folder)
+    free = usage.free
+    if needed > free and usage.total > 0:  # a file system that counts nothing says 0
         raise InputError(
-            f"The stacks need {needed / 1e9:.1f} GB but only {free / 1e9:.1f} GB are free in {folder}; free some space,"
+            f"The stacks need {_bytes(needed)} but only {_bytes(free)} are free in {folder}; free some space,"
             " choose another --o, or write half precision with --float16."
         )
+
+
+def _bytes(number: float) -> str:
+    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.1f} MB"
 
 
 def _write_tables(plan: ExtractionPlan, kept: list[MicrographTask], params: ExtractParams) -> dict[str, str]:
@@ -117,6 +142,7 @@ def _summary(kept: list[MicrographTask], n_lost: int) -> str:
     total = sum(task.count for task in kept)
     sizes = sorted({task.pixel_size_A for task in kept})
     pixel = " and ".join(f"{size:.6g}" for size in sizes)
-    lost = f" {n_lost} particles were lost." if n_lost else ""
+    lost = f" {counted(n_lost, 'particle')} {'was' if n_lost == 1 else 'were'} lost." if n_lost else ""
     box = kept[0].steps.window_size
-    return f"Extracted {total} particles of {box} px at {pixel} Å from {len(kept)} micrographs.{lost}"
+    whence = counted(len(kept), "micrograph")
+    return f"Extracted {counted(total, 'particle')} of {box} px at {pixel} Å from {whence}.{lost}"

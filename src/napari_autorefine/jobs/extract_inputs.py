@@ -52,6 +52,11 @@ def file_of_job(path: str, names: tuple[str, ...]) -> str:
     return os.path.join(path, found)
 
 
+def counted(number: int, what: str) -> str:
+    """Return a number of things in words."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def rounded_sizes(params: ExtractParams) -> Iterable[Message]:
     """Say which sizes are made even."""
     for flag, size in (("scale", params.scale_size_px), ("window", params.window_px)):
@@ -110,13 +115,15 @@ def _check_origins(coordinates: Coordinates, params: ExtractParams) -> None:
 def _left_out(why: str, names: list[str]) -> Iterable[Message]:
     if names:
         shown = ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
-        subject = "1 micrograph is" if len(names) == 1 else f"{len(names)} micrographs are"
-        yield Message(text=f"{subject} left out, with {why}: {shown}.", level="warning")
+        subject = counted(len(names), "micrograph")
+        verb = "is" if len(names) == 1 else "are"
+        yield Message(text=f"{subject} {verb} left out, with {why}: {shown}.", level="warning")
 
 
 def _unknown_micrographs(names: list[str], micrographs: MicrographTable) -> Iterable[Message]:
     if names:
-        text = f"{len(names)} particles are left out, as {micrographs.file} does not list their micrographs"
+        verb = "is" if len(names) == 1 else "are"
+        text = f"{counted(len(names), 'particle')} {verb} left out, as {micrographs.file} lists no such micrographs"
         yield Message(text=f"{text} (the first is {names[0]}).", level="warning")
 
 
@@ -142,7 +149,8 @@ def enough_merit(
     least = params.minimum_pick_fom
     if least is None:
         return coordinates, refined
-    merit = Columns(table=coordinates.table, file=coordinates.file[0], name="").numbers("rlnAutopickFigureOfMerit")
+    name = "" if refined is None else "particles"
+    merit = Columns(table=coordinates.table, file=coordinates.file[0], name=name).numbers("rlnAutopickFigureOfMerit")
     keep = merit > least
     yield Message(text=f"{int(keep.sum())} of {len(keep)} picks have a figure of merit above {least:g}.")
     return coordinates.kept(keep), None if refined is None else refined.kept(keep)
@@ -174,14 +182,15 @@ def open_images(
             if isinstance(result, MicrographImage):
                 images[row] = result
             elif not params.skip_missing:
-                raise InputError(f"{result} Or go on without it with --skip-missing.")
+                raise InputError(f"{result.removesuffix('.')}; or go on without it with --skip-missing.")
             else:
                 yield Message(text=f"Left out: {result}", level="warning")
                 lost.append(row)
     found = ~np.isin(coordinates.micrograph, lost)
     if lost:
         n_lost = int((~found).sum())
-        yield Message(text=f"Missing micrographs: {len(lost)}, with {n_lost} particles.", level="warning")
+        text = f"Missing micrographs: {len(lost)}, with {counted(n_lost, 'particle')}."
+        yield Message(text=text, level="warning")
     return images, found
 
 
@@ -229,7 +238,9 @@ def inside(
             " correct the coordinates, or leave such particles out with --skip-missing."
         )
     if outside.any():
-        yield Message(text=f"{int(outside.sum())} particles outside their micrographs are left out.", level="warning")
+        n_outside = int(outside.sum())
+        where = "outside its micrograph is" if n_outside == 1 else "outside their micrographs are"
+        yield Message(text=f"{counted(n_outside, 'particle')} {where} left out.", level="warning")
     return found & ~outside
 
 

@@ -288,8 +288,15 @@ class ExtractParams(JobParams):
     ] = False
     threads: Annotated[int, Param("Threads", "Threads; 0 is all cores.", RUN, flags=("j",), minimum=0)] = 0
 
+    @field_validator("box_size_px", mode="after")
+    @classmethod
+    def _positive(cls, value: int | None) -> int | None:
+        """Return None for RELION's -1; refuse what is no size."""
+        if value is not None and value < 2 and value != -1:
+            raise ValueError("the box must be an even number of pixels, 2 or more")
+        return None if value == -1 else value
+
     @field_validator(
-        "box_size_px",
         "scale_size_px",
         "window_px",
         "bg_diameter_px",
