@@ -169,6 +169,7 @@ def test_a_command_line_reads_back_as_the_same_parameters() -> None:
         (OSError(errno.ENOSPC, "No space left on device", "out/run"), 2, "No space is left"),
         (PermissionError(errno.EACCES, "Permission denied", "out/run"), 2, "No permission"),
         (OSError(errno.EIO, "Input/output error", "a.mrcs"), 2, "Input/output error (a.mrcs)"),
+        (MemoryError("Unable to allocate 29 TiB"), 2, "too little memory for this job"),
     ],
 )
 def test_exit_status(

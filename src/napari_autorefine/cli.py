@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # the reader of a pipe went away: nobody to tell
         return 1
-    except OSError as error:
+    except (OSError, MemoryError) as error:
         return _fail(failure_text(error), 2)
 
 

@@ -139,6 +139,7 @@ def test_events_for_python(folder: Path) -> None:
         ("--denovo --box_size 10 --inner_radius 6 --outer_radius 5", ["must be smaller"]),
         ("--i @ball.mrc --helix", ["helices", "not supported"]),
         ("--i @particles.star", ["is a STAR file"]),
+        ("--i @ball.mrc --molweight 100000", ["--molweight 100000 kDa takes more room than the whole box"]),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_sentence(
@@ -154,6 +155,11 @@ def test_what_cannot_be_done_is_said_in_one_sentence(
 def test_an_existing_mask_is_kept(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(folder, "--i @ball.mrc --o @ball.mrc") == 2
     assert "--overwrite" in capsys.readouterr().err
+    assert run(folder, "--i @ball.mrc --o @ball.mrc --overwrite") == 2
+    assert "is one of the inputs" in capsys.readouterr().err
+    words = "--i @ball.mrc --ini_threshold 0.5 --and @small.mrc --o @small.mrc --overwrite"
+    assert run(folder, words) == 2
+    assert "is one of the inputs" in capsys.readouterr().err
 
 
 def test_masks_of_real_maps_hold_the_molecule_in_one_body(shared_data: Path, tmp_path: Path) -> None:

@@ -56,8 +56,25 @@ def test_an_existing_map_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[s
     write_volume(path, np.ones((12, 12, 12), np.float32), 3.0)
     assert main(["rebox", "--i", path, "--o", path, "--new_box", "8"]) == 2
     assert "--overwrite" in capsys.readouterr().err
-    assert main(["rebox", "--i", path, "--o", path, "--new_box", "8", "--overwrite"]) == 0
-    assert read_volume(path).data.shape == (8, 8, 8)
+    new = str(tmp_path / "new.mrc")
+    for box, words in (("8", []), ("10", ["--overwrite"])):
+        assert main(["rebox", "--i", path, "--o", new, "--new_box", box, *words]) == 0
+        assert read_volume(new).data.shape == (int(box),) * 3
+
+
+def test_a_map_is_never_its_own_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(phantom_map(tmp_path / "map.mrc"))
+    assert main(["rebox", "--i", path, "--o", path, "--new_box", "8", "--overwrite"]) == 2
+    assert "is one of the inputs; choose another --o." in capsys.readouterr().err
+    assert read_volume(path).data.shape == (20, 20, 20)
+
+
+def test_the_folder_of_a_mask_job_is_an_input(tmp_path: Path) -> None:
+    (tmp_path / "MaskCreate").mkdir()
+    soft_ball(tmp_path / "MaskCreate" / "mask.mrc")
+    line = ["rebox", "--i", str(tmp_path / "MaskCreate"), "--o", str(tmp_path / "new.mrc"), "--new_box", "30"]
+    assert main(line) == 0
+    assert read_volume(tmp_path / "new.mrc").data.shape == (30, 30, 30)
 
 
 def test_only_cubic_maps_are_rescaled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,6 +128,10 @@ def test_when_one_map_is_wrong_none_is_written(tmp_path: Path, capsys: pytest.Ca
         ("--o @job --i @a/particles.star --rescale_angpix 2", "is a STAR file"),
         ("--o @job --i @a/x.mrc --new_box 8 --lowpass 10", "only pixel size and box are changed here"),
         ("--o @job --i @a --new_box 8", "holds no map file"),
+        ("--o @job --i @a/image.mrc --new_box 8", "is an image of 20 x 20 px, not a map"),
+        ("--o @job --i @a/x.mrc --rescale_angpix 0.001", "would have 60000 px per side"),
+        ("--o @job --i @a/x.mrc --new_box 20000", "would have 20000 px per side"),
+        ("--o @a/x.mrc/job --i @a/x.mrc --new_box 8", "x.mrc is a file"),
     ],
 )
 def test_more_that_cannot_be_done(words: str, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -118,6 +139,7 @@ def test_more_that_cannot_be_done(words: str, text: str, tmp_path: Path, capsys:
         (tmp_path / name).mkdir()
         phantom_map(tmp_path / name / "x.mrc")
     phantom_map(tmp_path / "a" / "nosize.mrc", voxel_size_A=0.0)
+    phantom_map(tmp_path / "a" / "image.mrc", (1, 20, 20))
     assert main(["rebox", *(word.replace("@", f"{tmp_path}/") for word in shlex.split(words))]) == 2
     captured = capsys.readouterr()
     assert text in captured.err
@@ -147,6 +169,9 @@ def test_an_odd_box_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[s
     line = ["rebox", "--i", str(tmp_path / "odd.mrc"), "--o", str(tmp_path / "n.mrc"), "--rescale_angpix", "4"]
     assert main(line) == 0
     assert "odd box of 21 px" in capsys.readouterr().out
+    line = ["rebox", "--i", str(tmp_path / "odd.mrc"), "--o", str(tmp_path / "m.mrc"), "--new_box", "25"]
+    assert main(line) == 0
+    assert "Warning: A box of 25 px is odd" in capsys.readouterr().out
 
 
 def test_a_pixel_size_that_is_given_does_not_change_the_header(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from napari_autorefine.errors import InputError
 from napari_autorefine.io.mrc import write_volume
 from napari_autorefine.jobs.rebox import ReboxParams
-from napari_autorefine.jobs.record import check_free, output_of, read_record, write_record
+from napari_autorefine.jobs.record import check_free, check_not_input, output_of, read_record, write_record
 
 
 @pytest.fixture
@@ -80,6 +80,22 @@ def test_an_existing_output_is_kept(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--overwrite"):
         check_free(tmp_path / "x.mrc", overwrite=False)
     check_free(tmp_path / "x.mrc", overwrite=True)
+
+
+def test_an_output_that_cannot_be_written_is_noticed_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="cannot be a folder, as"):
+        check_free(tmp_path / "file" / "x.mrc", overwrite=True)
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(InputError, match="cannot be written: no permission in"):
+        check_free(tmp_path / "new" / "x.mrc", overwrite=False)
+
+
+def test_an_input_is_no_output(tmp_path: Path) -> None:
+    check_not_input(tmp_path / "x.mrc", (None, "", tmp_path / "y.mrc"))
+    check_not_input(None, (tmp_path / "y.mrc",))
+    with pytest.raises(InputError, match="is one of the inputs"):
+        check_not_input(tmp_path / "x.mrc", (None, tmp_path / "sub" / ".." / "x.mrc"))
 
 
 def test_something_else_is_no_record(tmp_path: Path) -> None:

@@ -33,12 +33,30 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write_error(path: Path, error: OSError) -> InputError:
-    """Return the sentence for a file that cannot be written."""
+    """Return the sentence for a file that cannot be written; one of a ``FileSet`` has its final name there."""
+    path = path.with_name(path.name.removeprefix(f".{os.getpid()}."))
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return InputError(f"{path} cannot be written: no space left on the disc; free some or choose another folder.")
     if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
         return InputError(f"{path} cannot be written: no permission; choose another folder.")
     return InputError(f"{path} cannot be written: {error.strerror or error}.")
+
+
+def existing_folder(path: str | os.PathLike[str]) -> Path:
+    """Return a folder, or the nearest one above it that exists."""
+    folder = Path(path).absolute()
+    while not folder.exists():
+        folder = folder.parent
+    return folder
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Raise unless files can be written to a folder, which need not exist yet."""
+    folder = existing_folder(path)
+    if not folder.is_dir():
+        raise InputError(f"{path} cannot be a folder, as {folder} is a file; choose another --o.")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"{path} cannot be written: no permission in {folder}; choose another --o.")
 
 
 def read_error(path: str | os.PathLike[str], error: OSError) -> InputError:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from napari_autorefine.errors import InputError
 from napari_autorefine.events import Event, Finished, Message
+from napari_autorefine.io.files import check_writable, existing_folder
 from napari_autorefine.io.tables import write_star
 from napari_autorefine.jobs.extract_inputs import counted
 from napari_autorefine.jobs.extract_params import ExtractParams
@@ -19,7 +20,7 @@ from napari_autorefine.jobs.extract_plan import ExtractionPlan, MicrographTask, 
 from napari_autorefine.jobs.extract_run import cut_all, is_done
 from napari_autorefine.jobs.extract_settings import FOREIGN_OPTIONS
 from napari_autorefine.jobs.montage import write_montage
-from napari_autorefine.jobs.record import check_free, write_record
+from napari_autorefine.jobs.record import check_free, check_not_input, write_record
 
 __all__ = ["FOREIGN_OPTIONS", "ExtractParams", "extract"]
 
@@ -59,30 +60,11 @@ def _montage_path(params: ExtractParams) -> str:
 def _check_output(params: ExtractParams) -> None:
     """Raise when the particle file exists and must not be replaced, or nothing can be written to the folder."""
     for folder in (params.folder, os.path.dirname(params.star) or "."):
-        _check_folder(folder)
+        check_writable(folder)
     if not params.only_do_unfinished:
         check_free(params.star, params.overwrite)
-    inputs = [params.micrographs, params.refined_particles, params.coord_list]
     for name in (params.star, params.pick_star):
-        if name and any(one and os.path.realpath(one) == os.path.realpath(name) for one in inputs):
-            raise InputError(f"The output {name} is one of the inputs; choose another --o.")
-
-
-def _check_folder(name: str) -> None:
-    """Raise unless files can be written to a folder, or it can be made."""
-    folder = _existing(name)
-    if not folder.is_dir():
-        raise InputError(f"{name} cannot be a folder, as {folder} is a file; choose another --o.")
-    if not os.access(folder, os.W_OK):
-        raise InputError(f"{name} cannot be written: no permission in {folder}; choose another --o.")
-
-
-def _existing(name: str) -> Path:
-    """Return a folder, or the nearest one above it that exists."""
-    folder = Path(name).absolute()
-    while not folder.exists():
-        folder = folder.parent
-    return folder
+        check_not_input(name, (params.micrographs, params.refined_particles, params.coord_list))
 
 
 def _unfinished(plan: ExtractionPlan, params: ExtractParams) -> Generator[Event, None, list[MicrographTask]]:
@@ -108,7 +90,7 @@ def _check_files(plan: ExtractionPlan, tasks: list[MicrographTask], params: Extr
             )
     size = 2 if params.float16 else 4
     needed = sum(task.count * task.steps.window_size**2 * size for task in tasks if not task.stack.exists())
-    folder = _existing(params.folder)
+    folder = existing_folder(params.folder)
     usage = shutil.disk_usage(folder)
     free = usage.free
     if needed > free and usage.total > 0:  # a file system that counts nothing says 0

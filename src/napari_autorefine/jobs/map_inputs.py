@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +41,11 @@ def read_map(path: str, kind: Kind = "map") -> InputMap:
     """Read a map, a mask, or the one that a job left in a folder.
 
     RELION's ending ``:mrc`` is taken off.
+
+    Raises
+    ------
+    InputError
+        A file that is no map, a single image included.
     """
     if path.lower().endswith(".star"):
         raise InputError(f"{path} is a STAR file; give the map itself, an MRC file.")
@@ -48,7 +54,20 @@ def read_map(path: str, kind: Kind = "map") -> InputMap:
         found = found.removesuffix(":mrc")
     volume = read_volume(found)
     size = volume.voxel_size_A if max(read_header(found).voxel_size_A) > 0 else None
+    if volume.data.shape[0] == 1:
+        shape = " x ".join(str(n) for n in reversed(volume.data.shape[1:]))
+        raise InputError(f"{found} is an image of {shape} px, not a map; give a map.")
     return InputMap(path=found, data=volume.data, voxel_size_A=size)
+
+
+def read_map_or_mask(path: str) -> InputMap:
+    """Read a file, or of a folder the map, and where there is none the mask."""
+    found = path
+    with suppress(InputError):
+        found = output_of(path, "mask")
+    with suppress(InputError):
+        found = output_of(path, "map")
+    return read_map(found)
 
 
 def voxel_size_of(map_: InputMap, given_A: float | None) -> float:

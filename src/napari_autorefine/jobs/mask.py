@@ -16,7 +16,7 @@ from napari_autorefine.events import Event, Finished, Message, Progress
 from napari_autorefine.io.mrc import write_volume
 from napari_autorefine.jobs.map_inputs import InputMap, check_cubic, check_same_grid, read_map, voxel_size_of
 from napari_autorefine.jobs.mask_params import FOREIGN_OPTIONS, MaskParams
-from napari_autorefine.jobs.record import check_free, write_record
+from napari_autorefine.jobs.record import check_free, check_not_input, write_record
 
 __all__ = ["FOREIGN_OPTIONS", "MaskParams", "mask"]
 
@@ -33,11 +33,13 @@ def mask(params: MaskParams) -> Iterator[Event]:
         Whatever is wrong with map or parameters, an empty mask included, before anything is written.
     """
     check_free(params.output, params.overwrite)
+    check_not_input(params.output, (params.input, *(path for _, path in params.logic())))
     if params.denovo:
         data, voxel_size_A = _sphere(params), params.angpix or 1.0
     else:
         yield _step(0)
         source = read_map(params.input)
+        check_not_input(params.output, [source.path])
         params = params.model_copy(update={"input": source.path})
         voxel_size_A = _voxel_size(source, params)
         data = yield from mask_of_map(source, voxel_size_A, params)
@@ -145,6 +147,11 @@ def _found(data: np.ndarray, voxel_size_A: float, params: MaskParams) -> tuple[f
     """Return a threshold and the sentence that tells where it comes from."""
     if params.molweight_kDa is not None:
         threshold = level_of_mass(data, voxel_size_A, params.molweight_kDa)
+        if threshold <= float(data.min()):
+            raise InputError(
+                f"--molweight {params.molweight_kDa:g} kDa takes more room than the whole box of the map; give the mass"
+                " of the molecule in kDa."
+            )
         return threshold, f"Threshold {threshold:.4g}, whose contour holds {params.molweight_kDa:g} kDa of protein."
     level = found_level(data)
     reason = f"five times the deviation of the solvent, {level.noise:.3g}"

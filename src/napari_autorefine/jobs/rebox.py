@@ -11,15 +11,16 @@ from napari_autorefine.errors import InputError
 from napari_autorefine.events import Event, Finished, Message, Progress
 from napari_autorefine.io.files import FileSet
 from napari_autorefine.io.mrc import write_volume
-from napari_autorefine.jobs.map_inputs import InputMap, check_cubic, looks_like_mask, read_map, voxel_size_of
+from napari_autorefine.jobs.map_inputs import InputMap, check_cubic, looks_like_mask, read_map_or_mask, voxel_size_of
 from napari_autorefine.jobs.rebox_params import FOREIGN_OPTIONS, ReboxParams
-from napari_autorefine.jobs.record import check_free, write_record
+from napari_autorefine.jobs.record import check_free, check_not_input, write_record
 from napari_autorefine.model.resize import even_size, fourier_resize, window
 from napari_autorefine.model.volume import Volume
 
 __all__ = ["FOREIGN_OPTIONS", "ReboxParams", "rebox", "rescaled"]
 
 _WORTH_SAYING = 1e-3
+_LARGEST_BOX = 4096
 _MAP_ENDINGS = (".mrc", ".map", ".ccp4")
 
 
@@ -31,11 +32,12 @@ def rebox(params: ReboxParams) -> Iterator[Event]:
     InputError
         Whatever is wrong with one of the maps; then none is written.
     """
-    sources = [read_map(path) for path in params.maps]
+    sources = [read_map_or_mask(path) for path in params.maps]
     params = params.model_copy(update={"input": tuple(source.path for source in sources)})
     targets = output_names(params)
     for target in targets:
         check_free(target, params.overwrite)
+        check_not_input(target, params.maps)
     changed: list[Volume] = []
     for done, source in enumerate(sources):
         yield Progress(stage="rescaling", done=done, total=len(sources))
@@ -100,6 +102,10 @@ def _changed(source: InputMap, params: ReboxParams) -> Generator[Event, None, Vo
         yield from _rounding(source, volume, params)
         volume = yield from _kept_within_mask(source, volume)
     if params.new_box is not None:
+        _check_size(source, params.new_box)
+        if params.new_box % 2:
+            text = f"A box of {params.new_box} px is odd; refinement and post-processing need an even one."
+            yield Message(text=text, level="warning")
         volume = Volume(data=window(volume.data, params.new_box), voxel_size_A=volume.voxel_size_A)
     header_A = params.rescale_angpix if params.force_pixel_size else params.force_header_angpix
     if header_A is None and params.rescale_angpix is None:
@@ -116,8 +122,19 @@ def rescaled(volume: Volume, voxel_size_A: float) -> Volume:
 
 def _check_rescale(source: InputMap, volume: Volume, wanted_A: float) -> None:
     check_cubic(source, "another pixel size")
-    if even_size(volume.data.shape[0], volume.voxel_size_A, wanted_A) < 2:
+    size = even_size(volume.data.shape[0], volume.voxel_size_A, wanted_A)
+    if size < 2:
         raise InputError(f"{wanted_A:g} A leaves no voxel of {source.path}; choose a smaller pixel size.")
+    _check_size(source, size)
+
+
+def _check_size(source: InputMap, size: int) -> None:
+    """Raise when a box is beyond reason, most likely by a typing error."""
+    if size > _LARGEST_BOX:
+        raise InputError(
+            f"{source.path} would have {size} px per side, more than {_LARGEST_BOX}; choose a larger pixel size or a"
+            " smaller box."
+        )
 
 
 def _rounding(source: InputMap, volume: Volume, params: ReboxParams) -> Iterator[Message]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from napari_autorefine.errors import InputError
-from napari_autorefine.io.files import replacing
+from napari_autorefine.io.files import check_writable, replacing
 from napari_autorefine.io.run_tables import software_version
 from napari_autorefine.params import command_line, describe
 
@@ -118,9 +118,16 @@ def checksum(path: str | Path) -> str:
 
 
 def check_free(path: str | Path, overwrite: bool) -> None:
-    """Raise when ``path`` exists and must not be replaced."""
+    """Raise when ``path`` exists and must not be replaced, or cannot be written."""
     if Path(path).exists() and not overwrite:
         raise InputError(f"Output {path} exists; choose another --o or add --overwrite.")
+    check_writable(Path(path).parent)
+
+
+def check_not_input(path: str | Path | None, inputs: Iterable[str | Path | None]) -> None:
+    """Raise when an output is one of the files that the job reads; no option allows that."""
+    if path and any(one and Path(one).resolve() == Path(path).resolve() for one in inputs):
+        raise InputError(f"The output {path} is one of the inputs; choose another --o.")
 
 
 def output_of(path: str | Path, kind: Kind) -> str:
