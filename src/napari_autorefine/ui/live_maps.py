@@ -24,12 +24,14 @@ from napari_autorefine.ui.map_frames import ROLES, Contour, Frame, MapSet, read_
 from napari_autorefine.ui.map_layers import Kind, MapLayers
 from napari_autorefine.ui.run_steps import RunFacts, Step
 from napari_autorefine.ui.surfaces import FINE_FACES, LIVE_FACES
-from napari_autorefine.ui.world import prepare_viewer
+from napari_autorefine.ui.world import fit_view, prepare_viewer
 
 Arrangement = Literal["grid", "overlay"]
 
 _TURN_MS = 15
 _LAID_OUT_MS = 200
+_TURNED_ZOOM = 1.25
+"""napari fits the box around a turned box, in which a molecule looks small."""
 _BESIDE: tuple[Role, ...] = ("reference", "mask")
 
 
@@ -267,7 +269,13 @@ class LiveMaps:
     def _fit(self) -> None:
         if self._fitted in (None, self._camera()):
             shown = [layer for layer in self.layers if layer.visible]
-            self.viewer.reset_view(layers=shown or None, reset_camera_angle=self._fitted is None)
+            is_first = self._fitted is None
+            camera = self.viewer.scene.camera
+            if is_first and self.viewer.dims.ndisplay == 3:
+                camera.angles = (0.0, 0.0, 0.0)
+            fit_view(self.viewer, shown)
+            if not is_first and any(camera.angles):
+                camera.zoom *= _TURNED_ZOOM
             self._fitted = self._camera()
 
     def _camera(self) -> tuple[object, ...]:

@@ -77,7 +77,9 @@ class MapLayers:
         """Let the layer of one kind be seen, if any; the eye that the user closed stays closed."""
         with self._own_change():
             for known, layer in self.layers.items():
-                layer.visible = self.is_visible and self.is_there and known == kind
+                visible = self.is_visible and self.is_there and known == kind
+                if layer.visible != visible:  # napari draws again even when nothing changes
+                    layer.visible = visible
 
     def set_visible(self, visible: bool, kind: Kind) -> None:
         """Open or close the eye of the map."""
