@@ -17,15 +17,16 @@ from napari_autorefine.params import describe
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
-HAND_WRITTEN = [page for page in PAGES if page.name != "parameters.md"]
+WIDGETS = DOCS / "widgets"
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md")), *sorted(WIDGETS.glob("*.md"))]
+HAND_WRITTEN = [page for page in PAGES if page.name != "parameters.md" and page.parent != WIDGETS]
 # What an ellipsis in a command line stands for.
 REQUIRED = {"refine": ["--i", "particles.star", "--ref", "map.mrc", "--o", "run"]}
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
 def name_of(page: Path) -> str:
-    return page.name
+    return f"{page.parent.name}/{page.name}" if page.parent == WIDGETS else page.name
 
 
 def prose(page: Path) -> str:
@@ -101,6 +102,21 @@ def test_options_in_running_text_exist(page: Path) -> None:
 def test_the_page_of_options_is_up_to_date() -> None:
     made = runpy.run_path(str(DOCS / "generate_parameters.py"))["page"]()
     assert (DOCS / "parameters.md").read_text(encoding="utf-8") == made, "run python docs/generate_parameters.py"
+
+
+def test_pages_of_forms_are_up_to_date_and_linked() -> None:
+    made = runpy.run_path(str(DOCS / "generate_widgets.py"))["pages"]()
+    committed = {page.name: page.read_text(encoding="utf-8") for page in WIDGETS.glob("*.md")}
+    assert committed == made, "run python docs/generate_widgets.py"
+    window = (DOCS / "window.md").read_text(encoding="utf-8")
+    assert {name for name in made if f"(widgets/{name})" not in window} == set()
+
+
+def test_pictures_are_shown_somewhere_and_small() -> None:
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    for picture in (DOCS / "images").glob("*.png"):
+        assert f"images/{picture.name})" in text, picture.name
+        assert picture.stat().st_size <= 300_000, picture.name
 
 
 def test_poor_particles_are_left_out_as_described(

@@ -247,3 +247,14 @@ def test_a_dropped_file_goes_into_the_field(make_form: Callable[..., Any]) -> No
     QApplication.sendEvent(line, QDragEnterEvent(QPoint(3, 3), *details))
     QApplication.sendEvent(line, QDropEvent(QPointF(3, 3), *details))
     assert form.fields["reference"].read() == "ref.mrc"
+
+
+def test_a_file_that_appears_later_is_noticed(make_form: Callable[..., Any], qtbot: Any) -> None:
+    form = make_form()
+    place = form.project.folder / "ref.mrc"
+    place.rename(form.project.folder / "away.mrc")
+    field = form.fields["reference"]
+    type_into(form, "reference", "ref.mrc")
+    qtbot.waitUntil(lambda: "does not exist" in field.problem, timeout=10_000)
+    (form.project.folder / "away.mrc").rename(place)
+    qtbot.waitUntil(lambda: not field.problem and field.facts.box_px == 16, timeout=10_000)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from napari.layers import Layer
 
+from napari_autorefine.errors import InputError
 from napari_autorefine.io.mrc import read_volume
 from napari_autorefine.io.star import read_particles
 from napari_autorefine.ui import sample_data
@@ -51,12 +53,45 @@ def test_particles_are_ready_to_be_refined(cache: Path) -> None:
     assert read_volume(files.mask).data.max() == 1.0
 
 
-def test_a_full_disc_is_a_sentence(
-    cache: Path, monkeypatch: pytest.MonkeyPatch, notices: list[tuple[str, str]]
+def test_a_cache_that_cannot_be_written_is_replaced_by_a_temporary_folder(
+    cache: Path, notices: list[tuple[str, str]]
 ) -> None:
     cache.write_text("a file where the folder should be")
-    assert sample_data.map_and_mask() == []
-    assert notices[-1][0] == "error" and "cannot be written" in notices[-1][1]
+    layers = sample_data.map_and_mask()
+    assert len(layers) == 2 and Path(layers[0][1]["metadata"]["autorefine"]["path"]).is_file()
+    assert notices[-1][0] == "warning" and f"{cache} cannot be written" in notices[-1][1]
+
+
+def test_the_window_draws_while_files_are_made(qapp: Any) -> None:
+    from qtpy.QtCore import QTimer
+
+    seen: list[int] = []
+    timer = QTimer()
+    timer.timeout.connect(lambda: seen.append(1))
+    timer.start(5)
+    assert sample_data.in_thread(lambda: time.sleep(0.3) or "made") == "made"
+    timer.stop()
+    assert len(seen) > 5
+
+    def fails() -> None:
+        raise InputError("The disc is full.")
+
+    with pytest.raises(InputError, match="disc is full"):
+        sample_data.in_thread(fails)
+
+
+def test_the_project_is_laid_out_as_the_tutorial_says(tmp_path: Path) -> None:
+    from napari_autorefine.ui import sample_project
+
+    folder = tmp_path / "project"
+    sample_project.make_project(folder, n_particle=8, micrographs=2, box_size=16, pixel_size_A=12.0)
+    assert sample_project.is_complete(folder)
+    particles = read_particles(folder / sample_project.PARTICLES)
+    assert len(particles) == 8 and all((folder / name).is_file() for name in particles.micrograph_name)
+    named = {path for values in sample_project.form_values().values() for path in values.values()}
+    assert {sample_project.MICROGRAPHS, sample_project.PARTICLES, (sample_project.CLASS,)} <= named
+    assert sorted(path.name for path in folder.iterdir()) == ["CtfFind", "Movies", "Select", "Truth"]
+    assert not list(tmp_path.glob("*.part"))
 
 
 def test_the_tutorial_hands_its_files_to_the_docks(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

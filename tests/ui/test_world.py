@@ -127,3 +127,29 @@ def test_a_map_and_points_agree_on_the_screen(make_viewer: Any) -> None:
     rows, columns = np.nonzero(image > 200)
     right, up = columns - image.shape[1] / 2, image.shape[0] / 2 - rows
     assert right.max() > 60 and up.max() > 60 and right.min() > -40 and up.min() > -40
+
+
+@pytest.mark.parametrize("n_display", [2, 3])
+def test_the_view_is_fitted_to_maps_as_napari_does_it(n_display: int) -> None:
+    viewer = ViewerModel(ndisplay=n_display)
+    viewer.add_image(np.zeros((4, 6, 8)), **world.world_frame((4, 6, 8), 2.5))
+    viewer.scene.camera.angles = (10.0, 20.0, 30.0)
+    viewer.fit_to_view()
+    wanted = (viewer.scene.camera.center, viewer.scene.camera.zoom)
+    viewer.scene.camera.zoom = 0.1
+    world.fit_view(viewer, list(viewer.layers))
+    assert viewer.scene.camera.center == pytest.approx(wanted[0])
+    assert viewer.scene.camera.zoom == pytest.approx(wanted[1])
+
+
+@pytest.mark.parametrize("n_display", [2, 3])
+def test_the_view_is_fitted_to_a_map_while_micrographs_are_open(n_display: int) -> None:
+    viewer = ViewerModel(ndisplay=n_display)
+    map_layer = viewer.add_image(np.zeros((8, 8, 8)), **world.world_frame((8, 8, 8), 2.0))
+    world.fit_view(viewer, [map_layer])
+    wanted = (viewer.scene.camera.center, viewer.scene.camera.zoom)
+    frame = world.series_frame(("micrograph",), (500, 400), 2.0, centered=False)
+    viewer.add_image(np.zeros((3, 1, 500, 400)), visible=False, **frame)
+    world.fit_view(viewer, [map_layer])
+    assert viewer.scene.camera.center == pytest.approx(wanted[0])
+    assert viewer.scene.camera.zoom == pytest.approx(wanted[1])

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 LAYER = "layer: "
 LAYER_FOLDER = "Layers"
-_DELAY_MS = 250
+_DELAY_MS, _AGAIN_MS = 250, 2000
 _KINDS: dict[str, Kind] = {"star": "particles", "map": "map", "mask": "mask"}
 _FILTERS = {
     "star": "STAR files (*.star)",
@@ -77,6 +77,10 @@ class FileField(Field):
         self._timer.setSingleShot(True)
         self._timer.setInterval(_DELAY_MS)
         self._timer.timeout.connect(self._ask)
+        self._again = QTimer(self.row)
+        self._again.setSingleShot(True)
+        self._again.setInterval(_AGAIN_MS)
+        self._again.timeout.connect(self._ask)
         project.changed.connect(self._on_project)
         self.row.destroyed.connect(self._let_go)
 
@@ -230,6 +234,7 @@ class FileField(Field):
         self.remark = ""
         self.widget.native.setToolTip(f"<p>{html.escape(self.text)}</p>{self.tooltip}" if self.text else "")
         self._asked += 1
+        self._again.stop()
         if self.is_input:
             self._timer.start()
         self._show_facts()
@@ -273,6 +278,10 @@ class FileField(Field):
 
     def _answer(self, number: int, facts: Facts) -> None:
         if number != self._asked:
+            return
+        if facts.is_problem:  # the job that makes the file may be running
+            self._again.start()
+        if facts == self.facts:
             return
         self.facts = facts
         self._show_facts()

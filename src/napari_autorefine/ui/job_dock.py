@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import LineEdit
 from psygnal import Signal
-from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer
+from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer, QUrl
+from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import (
     QApplication,
     QFileDialog,
@@ -35,6 +36,7 @@ from napari_autorefine.ui.next_steps import NextStep
 from napari_autorefine.ui.notices import show_error, show_info, show_warning
 from napari_autorefine.ui.project import Project
 from napari_autorefine.ui.project import project as shared_project
+from napari_autorefine.ui.readers import get_reader
 from napari_autorefine.ui.sessions import JobSession, sessions
 from napari_autorefine.ui.settings import read_settings
 
@@ -238,11 +240,14 @@ class JobDock(QWidget):
         self.form.set_values(shown)
 
     def _open(self, path: str) -> None:
+        if path.endswith(".html"):
+            QDesktopServices.openUrl(QUrl.fromLocalFile(path))
+            return
         open_path: Any = getattr(self.viewer, "open", None)
         if open_path is None:
             return
         try:
-            open_path(path, plugin="napari-autorefine")
+            open_path(path, plugin="napari" if get_reader(path) is None else "napari-autorefine")
         except Exception as error:
             show_error(f"{path} cannot be opened: {error}")
 

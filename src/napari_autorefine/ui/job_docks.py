@@ -25,6 +25,7 @@ TITLES = {
     "reconstruct": "Reconstruct",
     "mask": "Mask",
     "postprocess": "Post-process",
+    "report": "Report",
 }
 """Name of the dock of every job that has one, as in the manifest."""
 
@@ -82,6 +83,12 @@ class PostprocessDock(ManifestDock):
     """Resolution and sharpening."""
 
     job_name = "postprocess"
+
+
+class ReportDock(ManifestDock):
+    """One page on a job."""
+
+    job_name = "report"
 
 
 def open_dock(viewer: Any, job: str, values: Mapping[str, Any] | None = None) -> JobDock | None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from napari_autorefine.jobs import JOBS
+from napari_autorefine.params import describe
 
 _OPENABLE = {
     "map": "map",
@@ -15,6 +17,7 @@ _OPENABLE = {
     "particles": "particles",
     "masked_map": "masked map",
     "montage": "montage",
+    "report": "report",
 }
 _STEPS: dict[str, tuple[tuple[str, str, dict[str, str]], ...]] = {
     "extract": (("refine", "Auto-refine", {"particles": "particles"}),),
@@ -25,6 +28,7 @@ _STEPS: dict[str, tuple[tuple[str, str, dict[str, str]], ...]] = {
         ("recenter", "Recentre", {"particles": "particles", "map": "map"}),
         ("extract", "Extract particles", {"particles": "refined_particles"}),
         ("refine", "Refine further", {"particles": "particles", "map": "reference"}),
+        ("report", "Report", {"map": "folder"}),
     ),
     "mask": (
         ("postprocess", "Post-process", {"mask": "mask"}),
@@ -40,7 +44,10 @@ _STEPS: dict[str, tuple[tuple[str, str, dict[str, str]], ...]] = {
         ("mask", "Mask", {"map": "input"}),
         ("postprocess", "Post-process", {"half1": "half1"}),
     ),
-    "postprocess": (("refine", "Auto-refine", {"mask": "mask"}),),
+    "postprocess": (
+        ("refine", "Auto-refine", {"mask": "mask"}),
+        ("report", "Report", {"star": "postprocess"}),
+    ),
 }
 """Per job: next job, text of the button, and which kind of output goes into which of its parameters."""
 
@@ -65,8 +72,10 @@ def next_steps(job: str, outputs: Mapping[str, str]) -> tuple[NextStep, ...]:
     for name, text, fields in _STEPS.get(job, ()):
         if name not in JOBS:
             continue
-        known = JOBS[name].params().model_fields
-        values = {field: outputs[kind] for kind, field in fields.items() if kind in outputs and field in known}
+        known = {record.name: record.param for record in describe(JOBS[name].params())}
+        given = {field: outputs[kind] for kind, field in fields.items() if kind in outputs and field in known}
+        folders = {field for field in given if known[field].file_kind == "folder"}
+        values = {field: str(Path(path).parent) if field in folders else path for field, path in given.items()}
         if values:
             steps.append(NextStep(job=name, text=text, values=values))
     return tuple(steps)

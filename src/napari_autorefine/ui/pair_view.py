@@ -31,7 +31,7 @@ from napari_autorefine.ui.surfaces import (
 )
 from napari_autorefine.ui.view_state import ViewState
 from napari_autorefine.ui.volume_choice import is_mask, start_level
-from napari_autorefine.ui.world import prepare_viewer
+from napari_autorefine.ui.world import fit_view, prepare_viewer
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -103,13 +103,13 @@ class PairView:
         self.viewer.layers.events.removed.connect(self._on_removed)
         self.mode, self._only = mode, None
         self.look("3d" if look is None else look)
-        self.viewer.reset_view(reset_camera_angle=False)
+        fit_view(self.viewer, [solid.layer for solid in self.solids])
 
     def set_mode(self, mode: Mode) -> None:
         """Show them side by side or one over the other."""
         self.mode = mode
         self._arrange()
-        self.viewer.reset_view(reset_camera_angle=False)
+        fit_view(self.viewer, [solid.layer for solid in self.solids])
 
     def show_only(self, index: int | None) -> None:
         """Show one of the two while they lie one over the other; ``None`` for both."""

@@ -24,6 +24,7 @@ _OUTPUTS = {
     "reconstruct": "Reconstruct/{job}/map.mrc",
     "mask": "MaskCreate/{job}/mask.mrc",
     "postprocess": "PostProcess/{job}/postprocess",
+    "report": "Report/{job}/report.html",
 }
 _JOB = re.compile(r"job(\d{3,})")
 

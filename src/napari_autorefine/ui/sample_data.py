@@ -5,15 +5,20 @@ Files are kept in the user's cache, so that jobs can read them and a second time
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from napari import current_viewer
+from qtpy.QtCore import QEventLoop
+from qtpy.QtWidgets import QApplication
 
 from napari_autorefine.engine.masking import low_pass_map
 from napari_autorefine.errors import InputError
@@ -24,10 +29,11 @@ from napari_autorefine.jobs.measures import molecule_mask
 from napari_autorefine.jobs.simulate import simulate_atoms
 from napari_autorefine.jobs.simulate_params import SimulateParams
 from napari_autorefine.model.atoms import AtomProjector
+from napari_autorefine.ui.latest_worker import Failure, LatestWorker
 from napari_autorefine.ui.layers_of_maps import LayerData, map_layer
 from napari_autorefine.ui.layers_of_particles import image_layer_of
 from napari_autorefine.ui.layers_of_runs import hidden
-from napari_autorefine.ui.notices import show_error
+from napari_autorefine.ui.notices import show_warning
 from napari_autorefine.ui.star_tables import rows_with
 from napari_autorefine.ui.world import prepare_viewer
 
@@ -49,6 +55,23 @@ def cache_folder() -> Path:
     else:
         base = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     return base / "napari-autorefine" / f"samples-{_VERSION}"
+
+
+def sample_folder() -> Path:
+    """Return the folder for samples, one of temporary files where the cache cannot be written."""
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError:
+        show_warning(f"{folder} cannot be written; samples go to a temporary folder.")
+        return _temporary_folder()
+    return folder
+
+
+@functools.cache
+def _temporary_folder() -> Path:
+    return Path(tempfile.mkdtemp(prefix="napari-autorefine-"))
 
 
 def make_map_and_mask(folder: Path) -> tuple[Path, Path]:
@@ -113,7 +136,7 @@ def tutorial() -> list[LayerData]:
     viewer = current_viewer()
     if layers and viewer is not None:
         job_docks: Any = import_module("napari_autorefine.ui.job_docks")
-        job_docks.open_tutorial(viewer, tutorial_files(cache_folder()))
+        job_docks.open_tutorial(viewer, tutorial_files(sample_folder()))
     return layers
 
 
@@ -125,7 +148,7 @@ def tutorial_files(folder: Path) -> TutorialFiles:
 
 
 def _map_and_mask_layers() -> list[LayerData]:
-    map_path, mask_path = make_map_and_mask(cache_folder())
+    map_path, mask_path = in_thread(partial(make_map_and_mask, sample_folder()))
     return [
         map_layer(map_path, role="map", name="beta-galactosidase"),
         map_layer(mask_path, role="mask", name="beta-galactosidase mask"),
@@ -133,7 +156,7 @@ def _map_and_mask_layers() -> list[LayerData]:
 
 
 def _particle_layers() -> list[LayerData]:
-    star, reference = make_particles(cache_folder())
+    star, reference = in_thread(partial(make_particles, sample_folder()))
     rows = rows_with(read_star(star), star, "rlnImageName")
     if rows is None:
         raise InputError(f"{star} is damaged; delete the folder {star.parent}.")
@@ -141,10 +164,34 @@ def _particle_layers() -> list[LayerData]:
 
 
 def _opened(make: Callable[[], list[LayerData]]) -> list[LayerData]:
-    """Return layers for the current viewer; what goes wrong becomes a notification."""
+    """Return layers for the current viewer, turned as its maps are."""
     prepare_viewer(current_viewer())
-    try:
+    return make()
+
+
+Made = TypeVar("Made")
+
+
+def in_thread(make: Callable[[], Made]) -> Made:
+    """Make files while the window goes on drawing; it takes no clicks meanwhile.
+
+    Raises
+    ------
+    InputError
+        They cannot be made.
+    """
+    if QApplication.instance() is None:
         return make()
-    except InputError as error:
-        show_error(str(error))
-        return []
+    loop, answers, worker = QEventLoop(), list[Any](), LatestWorker()
+
+    def take(answer: Any) -> None:
+        answers.append(answer)
+        loop.quit()
+
+    worker.ask("files", make, take)
+    loop.exec(QEventLoop.ProcessEventsFlag.ExcludeUserInputEvents)
+    worker.stop()
+    if not answers or isinstance(answers[0], Failure):
+        raise InputError(answers[0].text if answers else "The window was closed.")
+    made: Made = answers[0]
+    return made

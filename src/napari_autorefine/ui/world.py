@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 UNIT = "angstrom"
 NO_UNIT = "dimensionless"
 CHIMERAX_ORIENTATION = ("towards", "up", "right")
+_THIN_A = 1e-6
 
 _seen: WeakSet[Any] = WeakSet()
 
@@ -114,3 +115,38 @@ def prepare_viewer(viewer: ViewerModel | None) -> None:
             " image of a map. Preferences > Auto-refine switches this off."
         )
         orientation_was_told()
+
+
+def _corners_A(layer: Layer) -> np.ndarray:
+    """Return the corners (2, 3) of a layer in the world, whole voxels of volumes included."""
+    extent = layer.extent
+    edge = np.abs(np.asarray(extent.step)) / 2 if hasattr(layer, "rendering") else 0.0
+    corners = np.asarray(extent.world, np.float64) + np.array([[-1.0], [1.0]]) * edge
+    return corners[:, -3:]
+
+
+def fit_view(viewer: ViewerModel, layers: Sequence[Layer], *, margin: float = 0.05) -> None:
+    """Fit the camera to layers of three axes and nothing else, in all cells of a grid; the angles stay.
+
+    napari's own ``fit_to_view`` cannot do that while a series of images gives the viewer more axes than they have.
+
+    Parameters
+    ----------
+    layers : layers in angstrom; without any nothing happens
+    margin : share of the canvas that stays free
+    """
+    if not layers:
+        return
+    corners = np.stack([_corners_A(layer) for layer in layers])
+    low, high = corners[:, 0].min(axis=0), corners[:, 1].max(axis=0)
+    camera, dims = viewer.scene.camera, viewer.dims
+    axes = [axis - (dims.ndim - 3) for axis in dims.displayed]
+    size = np.maximum((high - low)[axes], _THIN_A)
+    middle = ((low + high) / 2)[axes]
+    if dims.ndisplay == 3:
+        up, view = np.asarray(camera.up_direction), np.asarray(camera.view_direction)
+        size = np.array([np.abs(up) @ size, np.abs(np.cross(view, up)) @ size])
+    else:
+        middle = np.concatenate([[0.0], middle])
+    camera.center = tuple(middle.tolist())
+    camera.zoom = float((1 - margin) * np.min(np.asarray(viewer.canvas.viewbox_size(viewer.layers)) / size))
