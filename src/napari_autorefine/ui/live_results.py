@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QTimer
 
-from napari_autorefine.ui.dashboard import Dashboard
 from napari_autorefine.ui.sessions import JobSession
+
+if TYPE_CHECKING:
+    from napari_autorefine.ui.dashboard import Dashboard
 
 NAME = "Live results"
 DOCK_NAME = f"{NAME} (napari-autorefine)"
@@ -17,6 +19,8 @@ DOCK_NAME = f"{NAME} (napari-autorefine)"
 
 def live_results(viewer: Any) -> Dashboard:
     """Return the dashboard of a viewer, below the maps; it is made when there is none."""
+    from napari_autorefine.ui.dashboard import Dashboard  # plots take a moment to load
+
     dock = viewer.window.dock_widgets.get(DOCK_NAME)
     widget = getattr(dock, "native", dock)
     if not isinstance(widget, Dashboard):
