@@ -42,6 +42,8 @@ def folder(tmp_path: Path) -> Path:
         write_volume(tmp_path / f"same_half{half}.mrc", signal, VOXEL_A)
         write_volume(tmp_path / f"bare_half{half}.mrc", signal + 0.1 * rng.standard_normal(signal.shape), 0.0)
         write_volume(tmp_path / f"zero_half{half}.mrc", 0 * signal, VOXEL_A)
+        write_volume(tmp_path / f"minus_half{half}.mrc", np.full_like(signal, -0.0), VOXEL_A)
+        write_volume(tmp_path / f"noise_half{half}.mrc", signal * 0 + (3 - 2 * half) * np.roll(signal, 9), VOXEL_A)
     write_volume(tmp_path / "bad_half1.mrc", signal, VOXEL_A)
     write_volume(tmp_path / "bad_half2.mrc", signal[2:-2, 2:-2, 2:-2], VOXEL_A)
     (tmp_path / "mtf.star").write_text(
@@ -211,6 +213,14 @@ def test_identical_halves_are_warned_of(folder: Path) -> None:
     assert isinstance(events[-1], Finished)
 
 
+def test_half_maps_that_do_not_agree_have_no_resolution(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(folder, "--i @noise_half1.mrc") == 0
+    out = capsys.readouterr().out
+    assert "Warning: The half-maps do not agree" in out
+    assert "Final resolution none." in out
+    assert "999" not in out
+
+
 def test_a_mask_that_hides_the_molecule_is_not_used(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     corner = np.zeros((SIZE,) * 3)
     corner[2:6, 2:6, 2:6] = 1
@@ -228,6 +238,9 @@ def test_a_mask_that_hides_the_molecule_is_not_used(folder: Path, capsys: pytest
         ("--i @alone_half1.mrc", ["alone_half2.mrc does not exist", "--i2"]),
         ("--i @alone.mrc", ["neither half1 nor half2", "--i2"]),
         ("--i @missing_half1.mrc --i2 @alone.mrc", ["does not exist"]),
+        ("--i @missing_half1.mrc", ["missing_half1.mrc does not exist; check the name"]),
+        (f"{HALF1} --o @run_half1_class001_unfil --overwrite", ["is one of the inputs"]),
+        (f"{HALF1} --mask @mask.mrc --o @mask --overwrite", ["mask.mrc is one of the inputs"]),
         (f"{HALF1} --i2 @missing.mrc", ["does not exist"]),
         ("--i @bad_half1.mrc", ["28 px", "32 px", "autorefine rebox", "--new_box 32"]),
         ("--i @odd_half1.mrc", ["odd box of 31 px", "--new_box 32"]),
@@ -247,6 +260,7 @@ def test_a_mask_that_hides_the_molecule_is_not_used(folder: Path, capsys: pytest
         (f"{HALF1} --locres", ["Local resolution is not supported"]),
         (f"{HALF1} --auto_mask --inimask_threshold 90", ["empty"]),
         ("--i @mtf.star", ["neither half1"]),
+        ("--i @minus_half1.mrc", ["has the value 0 everywhere"]),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_sentence(

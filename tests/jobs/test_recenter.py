@@ -143,6 +143,18 @@ def test_subtomograms_get_a_third_component(tmp_path: Path, capsys: pytest.Captu
     assert read_star(target).pairs("general") == {"rlnTomoSubTomosAre2DStacks": 1}
 
 
+def test_a_centre_outside_the_map_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = posed(tmp_path)
+    star = read_star(source)
+    star.tables["optics"] = star.tables["optics"].assign(rlnImageSize=40)
+    write_star(source, star.tables, version=star.version)
+    words = ["recenter", "--i", str(source), "--o", str(tmp_path / "new.star"), "--overwrite"]
+    for center, is_outside in (("19.5", False), ("-21", True)):
+        assert main([*words, "--center_Y", center]) == 0
+        said = "lies outside the map, which is 100 A wide" in capsys.readouterr().out
+        assert said == is_outside
+
+
 def test_old_priors_are_pointed_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = posed(tmp_path)
     tables = dict(read_star(source).tables)

@@ -139,7 +139,7 @@ def test_a_mask_adds_masked_and_corrected_curves(tmp_path: Path) -> None:
     folder = relion_refinement(tmp_path / "job007")
     mask = np.clip(ball(4.0), 0, 1)
     write_volume(tmp_path / "mask.mrc", mask, VOXEL_A)
-    page = page_of(folder, mask=str(tmp_path / "mask.mrc"))
+    page = page_of(folder, mask=str(tmp_path))  # the folder of the job that made it
     halves = [read_volume(folder / f"run_half{n}_class001_unfil.mrc").data for n in (1, 2)]
     found = numbers(page.column("Values: FSC, half-maps", "masked"))
     np.testing.assert_allclose(found, fsc(halves[0], halves[1], mask), atol=1e-6)
@@ -314,6 +314,8 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(tmp_path: Path) -> Non
         ({"folder": folder, "mask": tmp_path / "none.mrc"}, r"none\.mrc does not exist"),
         ({"folder": running, "mask": tmp_path / "small.mrc"}, "no unfiltered half-maps yet"),
         ({"folder": folder, "postprocess": empty}, r"holds no postprocess\.star"),
+        ({"folder": folder, "mask": empty}, "holds no mask file"),
+        ({"folder": folder, "output": empty}, r"is a folder; give the name of the page too, as .*empty/report\.html"),
     ):
         with pytest.raises(InputError, match=sentence) as caught:
             list(report(ReportParams(**{name: str(value) for name, value in values.items()})))

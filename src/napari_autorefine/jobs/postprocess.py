@@ -75,7 +75,11 @@ def postprocess(params: PostprocessParams) -> Iterator[Event]:
     outputs = output_files(params)
     write_outputs(inputs, plan.result, maps, outputs)
     write_record(params.output, "postprocess", inputs.params, outputs)
-    yield Finished(text=f"Final resolution {plan.result.resolution_A:.2f} A.", outputs=outputs)
+    yield Finished(text=f"Final resolution {_resolution_text(plan.result.resolution_A)}.", outputs=outputs)
+
+
+def _resolution_text(resolution_A: float) -> str:
+    return f"{resolution_A:.2f} A" if resolution_A < _NO_RESOLUTION_A else "none"
 
 
 def _step(number: int) -> Progress:
@@ -194,7 +198,14 @@ def _resolution_messages(inputs: PostprocessInputs, plan: Sharpening) -> Iterato
     unmasked = resolution_shell(curves.unmasked, is_interpolated=params.interpolate)
     kind = "without mask"
     if curves.is_mask_used:
-        kind = f"in the mask, corrected; unmasked {size_A / unmasked if unmasked > 0 else _NO_RESOLUTION_A:.2f} A"
+        kind = f"in the mask, corrected; unmasked {_resolution_text(size_A / max(unmasked, 1e-9))}"
+    if result.resolution_A >= _NO_RESOLUTION_A:
+        text = (
+            f"The half-maps do not agree: their FSC {kind} is below 0.143 from the first shell on, so that there is no"
+        )
+        yield Message(text=f"{text} resolution; check that both are of the same refinement.", level="warning")
+        yield from _b_factor_messages(params, result)
+        return
     yield Message(text=f"Resolution {result.resolution_A:.2f} A at FSC 0.143 {kind}.")
     shell = round(size_A / result.resolution_A)
     if shell == inputs.box_size // 2:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from napari_autorefine.errors import InputError
+from napari_autorefine.io.files import first_bytes
 from napari_autorefine.io.mtf import read_mtf
 from napari_autorefine.jobs.map_inputs import (
     InputMap,
@@ -20,7 +21,7 @@ from napari_autorefine.jobs.map_inputs import (
     voxel_size_of,
 )
 from napari_autorefine.jobs.postprocess_params import PostprocessParams
-from napari_autorefine.jobs.record import check_free, output_of
+from napari_autorefine.jobs.record import check_free, check_not_input, output_of
 
 _WHAT_FOR = "post-processing"
 
@@ -69,7 +70,7 @@ def load_inputs(params: PostprocessParams) -> PostprocessInputs:
     check_same_grid(second, first)
     for half in (first, second):
         if not np.any(half.data != half.data.flat[0]):
-            raise InputError(f"{half.path} has the value {half.data.flat[0]:g} everywhere; it is no half-map.")
+            raise InputError(f"{half.path} has the value {half.data.flat[0] + 0.0:g} everywhere; it is no half-map.")
     found = {"half1": first.path, "half2": second.path}
     mask: np.ndarray | None = None
     if params.mask:
@@ -103,6 +104,7 @@ def half_paths(params: PostprocessParams) -> tuple[str, str]:
     for word, other in (("half1", "half2"), ("half2", "half1")):
         if word not in name:
             continue
+        first_bytes(first)
         partner = os.path.join(folder, other.join(name.rsplit(word, 1)))
         if not Path(partner).is_file():
             raise InputError(f"{first} has no other half: {partner} does not exist; give it with --i2.")
@@ -142,3 +144,4 @@ def check_outputs(params: PostprocessParams) -> None:
         )
     for path in output_files(params).values():
         check_free(path, params.overwrite)
+        check_not_input(path, (params.half1, params.half2, params.mask))

@@ -262,6 +262,8 @@ def _notes(source: ParticleTable, params: RecenterParams) -> Iterator[Message]:
     if priors:
         text = f"{', '.join(priors)} stay as they are and will hold searches to the old centre; remove the columns."
         yield Message(text=text, level="warning")
+    if not params.mask:
+        yield from _far_centre(source, params)
     if params.mask or params.center_A or params.ref_angpix is not None:
         return
     sizes = source.pixel_sizes_A()
@@ -271,6 +273,18 @@ def _notes(source: ParticleTable, params: RecenterParams) -> Iterator[Message]:
             " each particle, so that it is not one point of the map; give --ref_angpix or --center_A."
         )
         yield Message(text=text, level="warning")
+
+
+def _far_centre(source: ParticleTable, params: RecenterParams) -> Iterator[Message]:
+    """Warn of a point outside the box of the particles, which is hardly meant."""
+    optics = source.star.loop("optics")
+    if optics is None or "rlnImageSize" not in optics:
+        return
+    extent_A = float(Columns(table=optics, file=source.path, name="optics").numbers("rlnImageSize").max())
+    extent_A *= float(source.pixel_sizes_A().max())
+    if np.abs(_center_A(source, params)).max() > 0.5 * extent_A:
+        text = f"The new centre lies outside the map, which is {extent_A:.4g} A wide, that is {0.5 * extent_A:.4g} A to"
+        yield Message(text=f"{text} each side of its centre: check the numbers and their unit.", level="warning")
 
 
 def _center_A(source: ParticleTable, params: RecenterParams) -> np.ndarray:

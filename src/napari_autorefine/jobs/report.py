@@ -76,6 +76,8 @@ def report(params: ReportParams, *, extra: Sequence[Section] = (), verdicts: Seq
     """
     folder, name = _place(params)
     output = folder / "report.html" if params.output is None else Path(params.output)
+    if output.is_dir():
+        raise InputError(f"--o {output} is a folder; give the name of the page too, as {output / 'report.html'}.")
     check_free(output, params.overwrite)
     post = _postprocess(params, folder)
     runs = runs_of(folder)

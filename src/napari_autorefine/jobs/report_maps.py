@@ -15,6 +15,7 @@ from napari_autorefine.errors import InputError
 from napari_autorefine.io.columns import Columns
 from napari_autorefine.io.mrc import read_volume
 from napari_autorefine.io.tables import ListTable, read_star
+from napari_autorefine.jobs.record import output_of
 from napari_autorefine.jobs.report_data import Run, values_of
 
 _FROM_FILES = "From the unfiltered half-maps; the curve that the refinement itself went by is among the values."
@@ -101,7 +102,7 @@ def _model_curves(run: Run) -> Curves | None:
 def _mask_of(run: Run, mask: str | None, postprocess: PostProcess | None) -> tuple[Path | None, str]:
     """Return the mask that was given, that of the run, or that of the post-processing, and a note."""
     if mask is not None:
-        return Path(mask), ""
+        return Path(output_of(mask, "mask")), ""
     own = str(run.optimiser.get("rlnSolventMaskName", "None"))
     theirs = str(postprocess.general.get("rlnMaskName", "None")) if postprocess is not None else "None"
     note = ""

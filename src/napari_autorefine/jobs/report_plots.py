@@ -220,7 +220,8 @@ def offset_figure(origin_A: np.ndarray, sigma_A: float) -> Figure:
         bar.ax.tick_params(which="both", labelsize=8, colors=MUTED, labelcolor=INK)
         bar.outline.set_visible(False)
     else:
-        axes.plot(*inside.T, ".", color=COLORS[0], markersize=2.6, alpha=0.55, markeredgewidth=0)
+        size = float(np.clip(120.0 / np.sqrt(len(origin_A)), 2.6, 8.0))
+        axes.plot(*inside.T, ".", color=COLORS[0], markersize=size, alpha=0.55, markeredgewidth=0)
     mean = origin_A.mean(axis=0)
     axes.plot(*mean, "+", color=COLORS[1], markersize=11, markeredgewidth=1.8,
               label=f"mean {_signed(mean[0])}, {_signed(mean[1])} Å")  # fmt: skip

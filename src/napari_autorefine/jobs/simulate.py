@@ -169,7 +169,8 @@ def _micrographs(atoms: Atoms, truth: Truth, params: SimulateParams, diameter_A:
     outputs |= write_coordinates(scene, params)
     write_record(params.output, "simulate", params, outputs)
     rows, columns = scene.fields[0].shape
-    text = f"Made {params.micrographs} micrographs of {columns} x {rows} px with {params.n_particle} particles"
+    what = "micrograph" if params.micrographs == 1 else "micrographs"
+    text = f"Made {params.micrographs} {what} of {columns} x {rows} px with {params.n_particle} particles"
     yield Finished(text=f"{text}; circle of {diameter_A:.0f} Å.", outputs=outputs)
 
 
