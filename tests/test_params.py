@@ -1,12 +1,14 @@
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import pytest
 from pydantic import BaseModel, Field, ValidationError
 
 from napari_autorefine.errors import InputError
 from napari_autorefine.jobs import JOBS
+from napari_autorefine.jobs.rebox import ReboxParams
 from napari_autorefine.jobs.refine_params import RefineParams
 from napari_autorefine.params import JobParams, Param, describe, make_params
 
@@ -36,6 +38,14 @@ def test_plain_pydantic_fields_are_described_too() -> None:
 
     (record,) = describe(Plain)
     assert (record.param.minimum, record.param.maximum, record.param.help) == (1, 9, "How many.")
+
+
+def test_paths_are_taken_for_names_of_files(tmp_path: Path) -> None:
+    values: dict[str, Any] = {"input": [tmp_path / "a.mrc", "b.mrc"], "output": tmp_path, "new_box": 8}
+    params = ReboxParams(**values)
+    assert params.maps == (str(tmp_path / "a.mrc"), "b.mrc")
+    assert params.output == str(tmp_path)
+    assert make_params(ReboxParams, values) == params
 
 
 def test_parameters_are_frozen() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import types
@@ -90,6 +91,12 @@ class JobParams(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
+    @model_validator(mode="before")
+    @classmethod
+    def _paths_as_texts(cls, values: Any) -> Any:
+        """Take ``pathlib.Path`` for the name of a file."""
+        return {name: _as_text(value) for name, value in values.items()} if isinstance(values, dict) else values
+
     @model_validator(mode="after")
     def _check_bounds(self) -> JobParams:
         wrong = []
@@ -100,6 +107,12 @@ class JobParams(BaseModel):
         if wrong:
             raise ValueError("; ".join(wrong))
         return self
+
+
+def _as_text(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return tuple(_as_text(one) for one in value)
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def _beyond_bounds(record: FieldRecord, value: Any) -> list[str]:
