@@ -143,6 +143,14 @@ def test_help_of_every_job(name: str, capsys: pytest.CaptureFixture[str]) -> Non
     assert f"autorefine {name}" in capsys.readouterr().out
 
 
+def test_help_names_the_field_of_the_window(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["postprocess", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "--filter_edge_width N Edge of that filter. Shells." in text
+    assert "--mtf FILE MTF of the detector. STAR file; empty: none." in text
+    assert "--j N, --threads N Threads; 0: all cores." in text
+
+
 def test_overview_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     overview = capsys.readouterr().out

@@ -206,7 +206,14 @@ def _help(record: FieldRecord) -> str:
         default = " (default: on)" if record.default else ""
     else:
         default = f" (default: {record.default})"
-    return (record.param.help + unit + default).replace("%", "%%")
+    return (_name_first(record.param.label, record.param.help) + unit + default).replace("%", "%%")
+
+
+def _name_first(label: str, text: str) -> str:
+    """Return the name of the field in the window and the sentence on it, which goes on from that name."""
+    if text.lower().startswith(label.lower().rstrip("?")):
+        return text
+    return f"{label}{'' if label.endswith('?') else '.'} {text}"
 
 
 def _metavar(record: FieldRecord) -> str:

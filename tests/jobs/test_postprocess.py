@@ -211,6 +211,10 @@ def test_identical_halves_are_warned_of(folder: Path) -> None:
     assert any("the same map" in text for text in texts)
     assert any("never falls below 0.8" in text for text in texts)
     assert isinstance(events[-1], Finished)
+    figures = events[-1].figures
+    assert figures["resolution_A"] == pytest.approx(2 * VOXEL_A)
+    assert figures["curves"].unmasked == pytest.approx(1.0)
+    assert np.isfinite(figures["b_factor_A2"])
 
 
 def test_half_maps_that_do_not_agree_have_no_resolution(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

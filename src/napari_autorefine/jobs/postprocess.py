@@ -75,7 +75,10 @@ def postprocess(params: PostprocessParams) -> Iterator[Event]:
     outputs = output_files(params)
     write_outputs(inputs, plan.result, maps, outputs)
     write_record(params.output, "postprocess", inputs.params, outputs)
-    yield Finished(text=f"Final resolution {_resolution_text(plan.result.resolution_A)}.", outputs=outputs)
+    result = plan.result
+    figures = {"resolution_A": result.resolution_A, "b_factor_A2": result.b_factor_A2, "curves": result.curves}
+    text = f"Final resolution {_resolution_text(result.resolution_A)}."
+    yield Finished(text=text, outputs=outputs, figures=figures)
 
 
 def _resolution_text(resolution_A: float) -> str:
