@@ -3,6 +3,7 @@
 #   make demo    from simulated micrographs to a sharpened map and its report, in demo_output/
 #   make test    run the tests
 #   make test-gpu  run those that need a GPU; CUDA=cuda13 where its driver is that new
+#   make screenshots  make the pictures of docs/images in a window on a virtual screen (Debian: xvfb)
 #   make lint    ruff, mypy, import contracts
 #   make env     only make the environment
 #   make clean   remove the environment and everything made
@@ -14,7 +15,7 @@ BIN := $(VENV)/bin
 DEMO_OUTPUT ?= demo_output
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: env dev demo test test-gpu lint format clean
+.PHONY: env dev demo test test-gpu screenshots lint format clean
 .DEFAULT_GOAL := test
 
 $(BIN)/python:
@@ -53,6 +54,10 @@ CUDA ?= cuda12
 test-gpu: dev
 	$(PIP) install -q --only-binary=:all: --editable .[$(CUDA)]
 	MPLBACKEND=Agg $(BIN)/python -m pytest $(NO_QT) -m gpu $(ARGS)
+
+screenshots: dev
+	@command -v xvfb-run >/dev/null || { echo "xvfb-run is needed (Debian: apt-get install xvfb xauth)."; exit 1; }
+	xvfb-run -a -s "-screen 0 1600x1000x24" $(BIN)/python docs/make_screenshots.py
 
 lint: dev
 	$(BIN)/ruff check .

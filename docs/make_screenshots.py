@@ -36,7 +36,7 @@ SHIFT_PX = 2.75
 LIVE_ITERATION = 5
 LIVE = "Live results (napari-autorefine)"
 _TURN_S = 0.02
-_GAP_PX = 8
+_GAP_PX, _FORM_HEIGHT = 8, 440
 
 
 class Driver:
@@ -47,11 +47,13 @@ class Driver:
 
     def spin(self, seconds: float = 0.5) -> None:
         """Let the window work for some time."""
+        from qtpy.QtCore import QEvent
         from qtpy.QtWidgets import QApplication
 
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             QApplication.processEvents()
+            QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
             time.sleep(_TURN_S)
 
     def until(self, done: Callable[[], bool], what: str, seconds: float = 600.0) -> None:
@@ -71,14 +73,14 @@ class Driver:
         self._write(name, Image.fromarray(self.viewer.screenshot(canvas_only=False, flash=False)))
 
     def strip(self, name: str, dock: JobDock, tabs: tuple[str, ...]) -> None:
-        """Write the tabs of a form beside each other."""
+        """Write the tabs of a form beside each other, without what is below the fields."""
         from PIL import Image
 
         pictures = []
         for tab in tabs:
             self.tab(dock, tab)
             pictures.append(_grabbed(dock))
-        height = max(picture.height for picture in pictures)
+        height = min(_FORM_HEIGHT, *(picture.height for picture in pictures))
         whole = Image.new("RGB", (sum(one.width + _GAP_PX for one in pictures) - _GAP_PX, height), "white")
         left = 0
         for picture in pictures:
@@ -87,14 +89,15 @@ class Driver:
         self._write(name, whole)
 
     def _write(self, name: str, picture: Image.Image) -> None:
-        """Write a picture, with few colors when it would be large."""
+        """Write a picture; with fewer colors, then smaller, when its file would be large, as one of noise is."""
         path = self.images / f"{name}.png"
-        picture = picture.convert("RGB")
-        picture.save(path, optimize=True)
-        colors = 256
-        while path.stat().st_size > MOST_BYTES and colors > 16:
-            picture.quantize(colors).save(path, optimize=True)
-            colors //= 2
+        for scale in (1.0, 0.88, 0.77, 0.68):
+            smaller = picture.convert("RGB").resize((int(scale * picture.width), int(scale * picture.height)))
+            smaller.save(path, optimize=True)
+            if path.stat().st_size > MOST_BYTES:
+                smaller.quantize(256, dither=0).save(path, optimize=True)
+            if path.stat().st_size <= MOST_BYTES:
+                break
         sys.stdout.write(f"{path}  {path.stat().st_size // 1000} kB\n")
         sys.stdout.flush()
 

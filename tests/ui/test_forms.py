@@ -258,3 +258,34 @@ def test_a_file_that_appears_later_is_noticed(make_form: Callable[..., Any], qtb
     qtbot.waitUntil(lambda: "does not exist" in field.problem, timeout=10_000)
     (form.project.folder / "away.mrc").rename(place)
     qtbot.waitUntil(lambda: not field.problem and field.facts.box_px == 16, timeout=10_000)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("particles", "ref.mrc", "A STAR file is needed here; this is a map."),
+        ("reference", "particles.star", "A map is needed here; this is a STAR file."),
+        ("particles", "damaged.star", "Line 1: text outside of any table"),
+        ("particles", "empty", "This folder holds no particles file"),
+    ],
+)
+def test_a_file_of_the_wrong_kind_is_said(
+    make_form: Callable[..., Any], qtbot: Any, name: str, text: str, expected: str
+) -> None:
+    form = make_form()
+    (form.project.folder / "damaged.star").write_text("hello\n")
+    (form.project.folder / "empty").mkdir()
+    type_into(form, name, text)
+    qtbot.waitUntil(lambda: form.fields[name].facts is not None, timeout=10_000)
+    assert expected in form.fields[name].problem
+
+
+def test_sentences_of_jobs_name_fields_not_options(qapp: Any) -> None:
+    from napari_autorefine.ui.presentation import in_window
+
+    assert in_window("mask", "Output m.mrc exists; choose another --o or add --overwrite.") == (
+        "Output m.mrc exists; choose another Output or add Overwrite."
+    )
+    line = "Go on with: autorefine refine --continue run_it003_optimiser.star"
+    assert in_window("refine", line) == line
+    assert in_window("no job", "12 A with --o") == "12 Å with --o"

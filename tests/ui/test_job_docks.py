@@ -231,3 +231,22 @@ def test_a_session_tells_what_happens_in_order(sessions: Any, tmp_path: Path) ->
     assert session.iterations[0].files == {"half1": str(tmp_path / "a.mrc")}
     assert session.outputs == {"map": str(tmp_path / "b.mrc")} and session.is_over
     assert sessions.attach(os.fspath(tmp_path / "run")) is session
+
+
+def test_folders_without_anything_to_show_are_told(
+    make_viewer: Callable[..., Any], notices: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    from napari_autorefine.ui.commands import open_paths
+
+    assert open_paths(make_viewer(), [str(tmp_path)]) == []
+    assert notices[-1] == ("error", f"{tmp_path} holds no map, stack or STAR file.")
+
+
+def test_the_recentring_dock_says_what_to_do_when_nothing_is_open(
+    make_viewer: Callable[..., Any], sessions: Any
+) -> None:
+    from napari_autorefine.ui.job_docks import open_dock
+
+    dock: Any = open_dock(make_viewer(), "recenter")
+    assert dock.panel.reason.text() == "Move the map onto the mask, or type its offset."
+    assert dock.tool.message.text().startswith("Open a map and mask")

@@ -10,7 +10,7 @@ from napari.utils import progress
 from napari_autorefine.events import Progress
 from napari_autorefine.jobs.job_events import JobEnded
 from napari_autorefine.ui.notices import show_error, show_info, show_warning
-from napari_autorefine.ui.presentation import printed
+from napari_autorefine.ui.presentation import in_window
 from napari_autorefine.ui.sessions import JobSession
 
 _STEPS = 1000
@@ -26,7 +26,7 @@ def announce(session: JobSession, title: str) -> None:
     _announced.add(session)
     bar = progress(total=_STEPS, desc=title)
     session.progressed.connect(partial(_move, bar, title))
-    session.finished.connect(partial(_end, bar, title))
+    session.finished.connect(partial(_end, bar, title, session.name))
 
 
 def _move(bar: progress, title: str, event: Progress) -> None:
@@ -38,10 +38,10 @@ def _move(bar: progress, title: str, event: Progress) -> None:
         bar.update(step)
 
 
-def _end(bar: progress, title: str, event: JobEnded) -> None:
+def _end(bar: progress, title: str, job: str, event: JobEnded) -> None:
     bar.close()
     tell = {"finished": show_info, "cancelled": show_warning}.get(event.state, show_error)
-    tell(f"{title}: {printed(event.text)}")
+    tell(f"{title}: {in_window(job, event.text)}")
 
 
 def stage_text(event: Progress) -> str:

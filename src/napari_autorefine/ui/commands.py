@@ -13,6 +13,7 @@ from napari_autorefine.errors import InputError
 from napari_autorefine.ui import world
 from napari_autorefine.ui.notices import show_error, show_info
 from napari_autorefine.ui.orientations import arrows_around_map, arrows_on_points
+from napari_autorefine.ui.readers import get_reader
 
 PLUGIN = "napari-autorefine"
 
@@ -26,7 +27,11 @@ def open_job_folder(viewer: napari.viewer.Viewer) -> None:
 
 def open_paths(viewer: napari.viewer.Viewer, paths: list[str]) -> list[Any]:
     """Open files or folders with this plugin, whatever other plugins claim them; return the layers."""
-    return [layer for path in paths for layer in viewer.open(str(Path(path)), plugin=PLUGIN)]
+    ours = [path for path in paths if get_reader(str(path)) is not None]
+    for path in paths:
+        if path not in ours:
+            show_error(f"{path} holds no map, stack or STAR file.")
+    return [layer for path in ours for layer in viewer.open(str(Path(path)), plugin=PLUGIN)]
 
 
 def match_chimerax(viewer: napari.viewer.Viewer) -> None:

@@ -49,9 +49,22 @@ def file_facts(path: Path, kind: Kind | None = None) -> Facts:
         return Facts(text=_shortened(str(error), path), is_problem=True)
 
 
+def needed_facts(path: Path, kind: Kind | None) -> Facts:
+    """Return ``file_facts``; a map where a table of particles is needed, or the other way round, is a problem."""
+    facts = file_facts(path, kind)
+    if facts.is_problem or path.is_dir() or kind is None:
+        return facts
+    is_table = path.suffix.lower() == ".star"
+    if is_table is (kind == "particles"):
+        return facts
+    needed, found = ("A STAR file", "a map") if kind == "particles" else ("A map", "a STAR file")
+    return Facts(text=f"{needed} is needed here; this is {found}.", is_problem=True)
+
+
 def _shortened(text: str, path: Path) -> str:
     """Return a sentence without the path, which stands in the field already."""
     text = text.replace(str(path), "This").split("; check the name and the folder")[0]
+    text = text.replace("This, line ", "Line ").replace("Folder This ", "This folder ")
     return text if text.endswith(".") else f"{text}."
 
 

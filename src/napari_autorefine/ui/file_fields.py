@@ -20,7 +20,7 @@ from superqt.utils import create_worker
 from napari_autorefine.io.mrc import write_volume
 from napari_autorefine.jobs.record import Kind
 from napari_autorefine.params import FieldRecord
-from napari_autorefine.ui.facts import Facts, file_facts
+from napari_autorefine.ui.facts import Facts, needed_facts
 from napari_autorefine.ui.fields import (
     GREY,
     ORANGE,
@@ -262,7 +262,7 @@ class FileField(Field):
         except BadValue:
             return
         path = self._project.absolute(first)
-        worker = create_worker(file_facts, path, _KINDS.get(self.kind), _start_thread=False)
+        worker = create_worker(needed_facts, path, _KINDS.get(self.kind), _start_thread=False)
         worker.returned.connect(lambda facts: self._answer(number, facts))
         worker.errored.connect(lambda _: self._answer(number, Facts(text="")))
         worker.start()

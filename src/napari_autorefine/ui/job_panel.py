@@ -25,7 +25,7 @@ from napari_autorefine.ui.fields import BLUE, GREY, ORANGE, RED, plain_label, sa
 from napari_autorefine.ui.fold import Fold
 from napari_autorefine.ui.log_view import LogView
 from napari_autorefine.ui.next_steps import NextStep, next_steps, openable
-from napari_autorefine.ui.presentation import printed
+from napari_autorefine.ui.presentation import in_window
 from napari_autorefine.ui.sessions import JobSession
 
 _STEPS = 1000
@@ -181,7 +181,8 @@ class JobPanel(QWidget):
 
     def _on_finished(self, event: JobEnded) -> None:
         color = {"finished": _GREEN, "cancelled": ORANGE}.get(event.state, RED)
-        self.tell(printed(event.text), color)
+        name = "" if self.session is None else self.session.name
+        self.tell(in_window(name, event.text), color)
         self.bar.setValue(_STEPS if event.state == "finished" else 0)
         self.bar.setFormat({"died": "ended unexpectedly"}.get(event.state, event.state))
         self._show_state()

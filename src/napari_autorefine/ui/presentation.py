@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from napari_autorefine.params import FieldRecord
+from napari_autorefine.jobs import JOBS
+from napari_autorefine.params import FieldRecord, describe
 
 Kind = Literal["star", "map", "mask", "table", "any"]
 
@@ -144,6 +145,14 @@ def kind_of_file(record: FieldRecord) -> Kind:
 def printed(text: str) -> str:
     """Return a sentence of a job with its angstroms as printed."""
     return re.sub(r"(?<=[\d.]) A(?=$|[\s.,;)/^])", " Å", text)
+
+
+def in_window(job: str, text: str) -> str:
+    """Return a sentence of a job as the window says it: options by their labels, unless they stand in a command."""
+    if "autorefine " in text or job not in JOBS:
+        return printed(text)
+    labels = {flag: label_of(job, record) for record in describe(JOBS[job].params()) for flag in record.flags}
+    return printed(re.sub(r"--(\w+)", lambda match: labels.get(match[1], match[0]), text))
 
 
 def in_labels(job: str, text: str, records: tuple[FieldRecord, ...]) -> str:

@@ -50,6 +50,7 @@ class RecenterDock(ManifestDock):
         self.presence.closed.connect(self.tool.stop)
         self.destroyed.connect(partial(_let_go, self.tool))
         self._take_pixel_size(self.tool.voxel_size_A)
+        self._on_change()
 
     def _put_in(self, tool: RecenterTool) -> None:
         """Put the tool above the fields of the form that it does not replace."""

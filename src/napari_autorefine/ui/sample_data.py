@@ -33,7 +33,7 @@ from napari_autorefine.ui.latest_worker import Failure, LatestWorker
 from napari_autorefine.ui.layers_of_maps import LayerData, map_layer
 from napari_autorefine.ui.layers_of_particles import image_layer_of
 from napari_autorefine.ui.layers_of_runs import hidden
-from napari_autorefine.ui.notices import show_warning
+from napari_autorefine.ui.notices import show_info, show_warning
 from napari_autorefine.ui.star_tables import rows_with
 from napari_autorefine.ui.world import prepare_viewer
 
@@ -148,6 +148,7 @@ def tutorial_files(folder: Path) -> TutorialFiles:
 
 
 def _map_and_mask_layers() -> list[LayerData]:
+    _tell_of("betagal_mask.mrc")
     map_path, mask_path = in_thread(partial(make_map_and_mask, sample_folder()))
     return [
         map_layer(map_path, role="map", name="beta-galactosidase"),
@@ -156,11 +157,18 @@ def _map_and_mask_layers() -> list[LayerData]:
 
 
 def _particle_layers() -> list[LayerData]:
+    _tell_of("reference.mrc")
     star, reference = in_thread(partial(make_particles, sample_folder()))
     rows = rows_with(read_star(star), star, "rlnImageName")
     if rows is None:
         raise InputError(f"{star} is damaged; delete the folder {star.parent}.")
     return [hidden(map_layer(reference, role="reference", name="reference")), image_layer_of(rows)]
+
+
+def _tell_of(last_file: str) -> None:
+    """Say that files are made, when they are not there."""
+    if not (cache_folder() / last_file).is_file():
+        show_info("Making the sample; it appears in a moment and is kept for the next time.")
 
 
 def _opened(make: Callable[[], list[LayerData]]) -> list[LayerData]:
