@@ -224,7 +224,9 @@ class DeviceHalf:
         if job.is_local:
             return {}
         return {
-            g.index: share_slices(job.context, g, job.grid, memory_bytes=memory_bytes, run=in_turn)
+            g.index: share_slices(
+                job.context, g, job.grid, n_particle=job.n_particle_of(g), memory_bytes=memory_bytes, run=in_turn
+            )
             for g in job.geometries
         }
 

@@ -55,6 +55,11 @@ class HalfJob:
         """Orientations of the fine grid."""
         return N_CHILD * self.grid.orientations.n_orientation
 
+    def n_particle_of(self, geometry: GroupGeometry) -> int:
+        """Particles of an optics group in this half-set."""
+        group = self.setup.problem.particles.optics_index[self.setup.members(self.context.half)]
+        return int(np.count_nonzero(group == geometry.index))
+
     def geometry_of(self, indices: np.ndarray) -> GroupGeometry:
         """Return the geometry of a block's optics group."""
         return self.geometries[int(self.setup.problem.particles.optics_index[indices[0]])]

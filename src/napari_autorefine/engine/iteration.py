@@ -186,7 +186,10 @@ def _shared_slices(job: HalfJob, workers: Workers) -> dict[int, SharedSlices]:
         return {}
     budget = job.setup.options.memory_bytes // (4 * len(job.geometries))
     return {
-        g.index: share_slices(job.context, g, job.grid, memory_bytes=budget, run=workers.each) for g in job.geometries
+        g.index: share_slices(
+            job.context, g, job.grid, n_particle=job.n_particle_of(g), memory_bytes=budget, run=workers.each
+        )
+        for g in job.geometries
     }
 
 

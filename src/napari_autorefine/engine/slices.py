@@ -24,6 +24,8 @@ from napari_autorefine.xp import array_module
 
 Map = Callable[[Callable[[slice], None], Sequence[slice]], Any]
 _CHUNK = 1024  # slices of a product
+# A table of all fine slices pays when it has fewer than particles, all with so many fine orientations, would ask for.
+_FINE_PER_PARTICLE = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -196,12 +198,13 @@ class SharedSlices:
 
 
 def share_slices(
-    half: HalfContext, geometry: GroupGeometry, grid: SearchGrid, *, memory_bytes: int, run: Map
+    half: HalfContext, geometry: GroupGeometry, grid: SearchGrid, *, n_particle: int, memory_bytes: int, run: Map
 ) -> SharedSlices:
     """Slices of the whole grid within a memory budget; what does not fit is made when it is needed.
 
     Parameters
     ----------
+    n_particle : particles that share them
     memory_bytes : budget for the tables of this half-set and optics group
     run : ``map`` over chunks, in parallel where the caller has threads
     """
@@ -231,7 +234,7 @@ def share_slices(
         half=half, geometry=geometry, n_dir=orientations.n_dir, n_psi=N_CHILD * orientations.n_psi,
         rotations=fine_rotations, rows=samples.rows, n_sample=samples.n_sample,
     )  # fmt: skip
-    if coarse.half_turn is not None:
+    if coarse.half_turn is not None and fine.n_rot < _FINE_PER_PARTICLE * n_particle:
         fine, _ = _with_slices(fine, memory_bytes, run)
     return SharedSlices(dir_idx=dir_idx, psi_idx=psi_idx, table=coarse, parents=None, fine=fine.slices)
 
