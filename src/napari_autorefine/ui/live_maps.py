@@ -161,9 +161,7 @@ class LiveMaps:
         """Let go of the viewer; the layers stay in it, unlocked."""
         self._timer.stop()
         self._fit_timer.stop()
-        self._worker.forget("maps")
-        self._worker.forget("beside")
-        self._worker.forget("contours")
+        self._forget_requests()
         self.viewer.layers.events.removed.disconnect(self._on_removed)
         self.viewer.dims.events.ndisplay.disconnect(self._on_display)
         self.viewer.scene.camera.events.orientation.disconnect(self._on_orientation)
@@ -174,6 +172,7 @@ class LiveMaps:
     def remove_layers(self) -> None:
         """Take the layers of the run out of the viewer, for those of another run."""
         layers = self.layers
+        self._forget_requests()
         for one in self.maps.values():
             one.leave()
         self.maps.clear()
@@ -184,6 +183,10 @@ class LiveMaps:
         for layer in layers:
             if layer in self.viewer.layers:
                 self.viewer.layers.remove(layer)
+
+    def _forget_requests(self) -> None:
+        for topic in ("maps", "beside", "contours"):
+            self._worker.forget(topic)
 
     def _contour(self) -> Contour:
         chosen = {role: one.chosen_level for role, one in self.maps.items()}
