@@ -266,14 +266,14 @@ def test_an_empty_half_set_and_a_missing_stack_are_named(tmp_path: Path, capsys:
     assert not (tmp_path / "map.mrc").exists()
 
 
-def test_subtomograms_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_of_a_stack_are_no_subtomograms(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     star = projections(tmp_path, 6)
     tables = dict(read_star(star).tables)
     optics = tables["optics"]
     assert isinstance(optics, pd.DataFrame)
     write_star(star, {**tables, "optics": optics.assign(rlnImageDimensionality=3)})
     assert main(line(star, tmp_path / "map.mrc")) == 2
-    assert "holds subtomograms" in capsys.readouterr().err
+    assert "particles of tomograms have a file each" in capsys.readouterr().err
 
 
 def test_existing_maps_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

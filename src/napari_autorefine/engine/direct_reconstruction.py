@@ -179,9 +179,7 @@ def group_samplings(images: PosedImages, options: InsertionOptions) -> dict[int,
 
 def _group_sampling(images: PosedImages, index: int, optics: OpticsGroup, options: InsertionOptions) -> GroupSampling:
     matrix = frequency_matrix(optics, options.box_size, options.voxel_size_A, options.pad)
-    smallest = float(np.linalg.svd(matrix[:2, :2], compute_uv=False)[-1])
-    radius = (options.pad * options.r_max + 1) / smallest
-    samples = square_samples(optics.box_size, min(radius, optics.box_size))
+    samples = square_samples(optics.box_size, min(sample_radius(matrix, options), optics.box_size))
     frequencies = samples.frequencies(optics.pixel_size_A)
     correction = None
     if options.ctf:
@@ -190,6 +188,12 @@ def _group_sampling(images: PosedImages, index: int, optics: OpticsGroup, option
     return GroupSampling(
         optics=optics, samples=samples, frequency_matrix=matrix, frequencies=frequencies, correction=correction
     )
+
+
+def sample_radius(matrix: np.ndarray, options: InsertionOptions) -> float:
+    """Largest |k| of an image that ``matrix``, see ``GroupSampling``, takes into the volume."""
+    smallest = float(np.linalg.svd(matrix[:2, :2], compute_uv=False)[-1])
+    return (options.pad * options.r_max + 1) / smallest
 
 
 def mtf_deviation(
@@ -229,7 +233,23 @@ def insert_images(
     largest = max(sampling.samples.n_sample for sampling in samplings.values())
     size = max(1, min(64, _BLOCK_BYTES // (20 * largest)))
     blocks = cut_into_blocks(rows, images.particles.optics_index, size)
-    sums = Accumulators.zeros(options.box_size, pad=options.pad, r_max=options.r_max)
+    return (yield from insert_blocks(blocks, partial(_prepare, images, samplings, options), options, stage=stage))
+
+
+Prepared = tuple[Insertion, np.ndarray]
+
+
+def insert_blocks(
+    blocks: list[np.ndarray],
+    prepare: Callable[[np.ndarray], Prepared],
+    options: InsertionOptions,
+    *,
+    stage: str,
+    data_dim: int = 2,
+) -> Generator[Progress, None, InsertedSums]:
+    """Add up blocks of particles; ``prepare`` returns what a block adds and the particles that it left out."""
+    total = sum(map(len, blocks))
+    sums = Accumulators.zeros(options.box_size, pad=options.pad, r_max=options.r_max, data_dim=data_dim)
     left_out: list[np.ndarray] = []
     began, done = time.monotonic(), 0
     with Workers(options.threads) as workers:
@@ -240,19 +260,14 @@ def insert_images(
             n_slabs=1 if workers.threads == 1 else _SLABS_PER_THREAD * workers.threads,
             limit_bytes=_WAITING_BYTES,
         )
-        for block, (entry, bad) in _prepared_in_order(
-            workers.ordered, blocks, partial(_prepare, images, samplings, options)
-        ):
+        for block, (entry, bad) in _prepared_in_order(workers.ordered, blocks, prepare):
             growing.add(0, entry)
             left_out.append(bad)
             done += len(block)
             elapsed = time.monotonic() - began
-            yield Progress(stage=stage, done=done, total=len(rows), seconds_left=elapsed * (len(rows) / done - 1.0))
+            yield Progress(stage=stage, done=done, total=total, seconds_left=elapsed * (total / done - 1.0))
         growing.flush()
     return InsertedSums(sums=sums, left_out=np.concatenate(left_out) if left_out else np.empty(0, np.int64))
-
-
-Prepared = tuple[Insertion, np.ndarray]
 
 
 def _prepared_in_order(
@@ -319,12 +334,19 @@ def _contrast(
         sampling.frequencies,
         intact_first_peak=options.ctf_intact_first_peak,
     )
+    return gain_and_weight(values, sampling.optics, options)
+
+
+def gain_and_weight(
+    values: np.ndarray, optics: OpticsGroup, options: InsertionOptions
+) -> tuple[np.ndarray, np.ndarray]:
+    """Turn CTFs (n, n_sample) into factors on images and weights of coefficients, of the same shape."""
     if options.ctf_phase_flipped:
         values = np.abs(values)
     elif options.only_flip_phases:
         values = np.sign(values)
     weight = values * values
-    return (np.ones_like(values) if sampling.optics.is_premultiplied else values), weight
+    return (np.ones_like(values) if optics.is_premultiplied else values), weight
 
 
 def close_sums(sums: Accumulators, symmetry: str, threads: int = 1) -> None:

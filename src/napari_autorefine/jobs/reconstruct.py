@@ -11,19 +11,26 @@ import numpy as np
 
 from napari_autorefine.engine.correlation import fsc as correlation_of_maps
 from napari_autorefine.engine.direct_reconstruction import (
+    PosedImages,
     close_sums,
     insert_images,
     map_of_sums,
 )
 from napari_autorefine.engine.half_map_fsc import resolution_shell
 from napari_autorefine.engine.reconstruction import Accumulators
+from napari_autorefine.engine.tomo_reconstruction import (
+    PosedTiltStacks,
+    insert_subtomograms,
+    with_averaged_weights,
+)
 from napari_autorefine.errors import InputError
 from napari_autorefine.events import Event, Finished, Message, Progress
 from napari_autorefine.io.files import FileSet
 from napari_autorefine.io.mrc import write_volume
+from napari_autorefine.io.optimisation_set import OptimisationSet, write_optimisation_set
 from napari_autorefine.jobs.reconstruct_inputs import ReconstructInputs, load_inputs
 from napari_autorefine.jobs.reconstruct_params import FOREIGN_OPTIONS, ReconstructParams
-from napari_autorefine.jobs.record import check_free, write_record
+from napari_autorefine.jobs.record import check_free, check_not_input, write_record
 from napari_autorefine.model.resize import window
 
 __all__ = ["FOREIGN_OPTIONS", "ReconstructParams", "reconstruct"]
@@ -45,6 +52,11 @@ class MapNames:
         return Path(self.joint).with_suffix("")
 
     @property
+    def optimisation_set(self) -> str:
+        """Set that names the half-maps of particles of tomograms."""
+        return f"{self.prefix}_optimisation_set.star"
+
+    @property
     def outputs(self) -> dict[str, str]:
         """Files by kind."""
         return {"map": self.joint, **dict(zip(("half1", "half2"), self.halves, strict=False))}
@@ -63,6 +75,9 @@ def reconstruct(params: ReconstructParams) -> Iterator[Event]:
         check_free(path, params.overwrite)
     inputs = load_inputs(params)
     params = inputs.params
+    if inputs.files is not None and params.halves:
+        check_free(names.optimisation_set, params.overwrite)
+        check_not_input(names.optimisation_set, (params.optimisation_set, params.particles, params.tomograms))
     yield from inputs.notes
     sets = ((1, inputs.rows[inputs.halves == 1]), (2, inputs.rows[inputs.halves == 2]))
     total, maps = None, []
@@ -97,7 +112,10 @@ def map_names(params: ReconstructParams) -> MapNames:
 def _closed_sums(inputs: ReconstructInputs, rows: np.ndarray, stage: str) -> Generator[Event, None, Accumulators]:
     """Insert the images of one set and complete their sums; images that are not numbers are left out and named."""
     images, options = inputs.images, inputs.options
-    found = yield from insert_images(images, rows, options, stage=stage)
+    if isinstance(images, PosedImages):
+        found = yield from insert_images(images, rows, options, stage=stage)
+    else:
+        found = yield from insert_subtomograms(images, rows, options, stage=stage)
     if len(found.left_out):
         if len(found.left_out) == len(rows):
             raise InputError(f"No image of {inputs.params.particles} can be used: all hold NaN or Inf; extract again.")
@@ -115,9 +133,11 @@ def _closed_sums(inputs: ReconstructInputs, rows: np.ndarray, stage: str) -> Gen
 
 def _map(sums: Accumulators, inputs: ReconstructInputs, fsc: np.ndarray | None = None) -> np.ndarray:
     """Invert sums and cut or pad the map; grey values do not depend on the box that it is made in."""
+    if isinstance(inputs.images, PosedTiltStacks) and inputs.params.skip_gridding:
+        sums = with_averaged_weights(sums)
     made = map_of_sums(sums, skip_gridding=inputs.params.skip_gridding, fsc=fsc, threads=inputs.options.threads)
     if sums.box_size != inputs.image_box:
-        made *= np.float32((inputs.image_box / sums.box_size) ** 2)
+        made *= np.float32((inputs.image_box / sums.box_size) ** sums.data_dim)
     return window(made, inputs.box_size)
 
 
@@ -125,10 +145,13 @@ def _write(
     names: MapNames, maps: list[np.ndarray], inputs: ReconstructInputs, params: ReconstructParams
 ) -> Iterator[Event]:
     """Write all maps at once and say how well the halves agree."""
-    voxel_size_A = inputs.options.voxel_size_A
+    voxel_size_A, outputs = inputs.options.voxel_size_A, names.outputs
     with FileSet() as files:
         for path, data in zip((names.joint, *names.halves), maps, strict=True):
             write_volume(files.new(path), data, voxel_size_A)
+        if inputs.files is not None and params.halves:
+            outputs["optimisation_set"] = names.optimisation_set
+            write_optimisation_set(files.new(names.optimisation_set), _updated(inputs.files, names))
     text = f"New map of {len(inputs.rows)} particles: {inputs.box_size} px at {voxel_size_A:.6g} A."
     figures: dict[str, object] = {}
     if params.halves:
@@ -136,8 +159,13 @@ def _write(
         resolution_A = _resolution_A(curve, inputs)
         text += f" The half-maps agree to {resolution_A:.2f} A (FSC 0.143, without a mask)."
         figures = {"fsc": curve, "resolution_A": resolution_A}
-    write_record(names.prefix, "reconstruct", params, names.outputs)
-    yield Finished(text=text, outputs=names.outputs, figures=figures)
+    write_record(names.prefix, "reconstruct", params, outputs)
+    yield Finished(text=text, outputs=outputs, figures=figures)
+
+
+def _updated(files: OptimisationSet, names: MapNames) -> OptimisationSet:
+    """Return the set of a project with new half-maps."""
+    return files.after_refinement(files["particles"] or "", half_maps=(names.halves[0], names.halves[1]))
 
 
 def _resolution_A(curve: np.ndarray, inputs: ReconstructInputs) -> float:

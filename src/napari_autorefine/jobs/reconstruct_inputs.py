@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 import numpy as np
@@ -16,15 +16,18 @@ from napari_autorefine.engine.direct_reconstruction import (
     with_box_sizes,
     working_box,
 )
+from napari_autorefine.engine.tomo_reconstruction import PosedTiltStacks, PosedVolumes
 from napari_autorefine.errors import InputError
 from napari_autorefine.events import Message
 from napari_autorefine.io.columns import Columns
 from napari_autorefine.io.mtf import read_mtf
 from napari_autorefine.io.names import find_image_file, search_folders
+from napari_autorefine.io.optimisation_set import OptimisationSet
 from napari_autorefine.io.stack import ParticleStack
-from napari_autorefine.io.star import are_tilt_stacks, missing_ctf_columns, read_particles, read_star
+from napari_autorefine.io.star import missing_ctf_columns, read_particles, read_star
 from napari_autorefine.jobs.image_source import free_memory
 from napari_autorefine.jobs.reconstruct_params import ReconstructParams
+from napari_autorefine.jobs.reconstruct_tomo_inputs import read_subtomograms, with_particles
 from napari_autorefine.jobs.record import output_of
 from napari_autorefine.model.particles import Particles
 from napari_autorefine.model.symmetry import point_group
@@ -36,7 +39,7 @@ _FSC_LABELS = (
     "rlnFourierShellCorrelation",
     "rlnFourierShellCorrelationUnmaskedMaps",
 )
-_BYTES_PER_VOXEL, _GRIDDING_BYTES_PER_VOXEL = 12, 20
+_BYTES_PER_VOXEL, _GRIDDING_BYTES_PER_VOXEL, _VOLUME_BYTES_PER_VOXEL = 12, 20, 28
 _NARROWER = 0.97
 
 
@@ -46,22 +49,25 @@ class ReconstructInputs:
 
     Attributes
     ----------
-    params : with the files that folders stand for
+    params : with the files that folders and sets stand for
+    images : of single particles or of particles of tomograms
     rows : (n,) particles that take part, in the order of the file
     halves : (n,) their half-sets, 0 where there are none
     options : grid in which maps are made, which may be wider than that of the result
     box_size, image_box : of the result; of the images of the first optics group
     fsc : correlation on the shells of ``options``, or None
+    files : set of a subtomogram project; None for single particles
     """
 
     params: ReconstructParams
-    images: PosedImages
+    images: PosedImages | PosedVolumes | PosedTiltStacks
     rows: np.ndarray
     halves: np.ndarray
     options: InsertionOptions
     box_size: int
     image_box: int
     fsc: np.ndarray | None
+    files: OptimisationSet | None
     notes: tuple[Message, ...]
 
 
@@ -73,52 +79,65 @@ def load_inputs(params: ReconstructParams) -> ReconstructInputs:
     InputError
         Whatever is missing or does not fit.
     """
-    params = params.model_copy(update={"particles": output_of(params.particles, "particles")})
     point_group(params.symmetry)
+    if params.particles:
+        params = params.model_copy(update={"particles": output_of(params.particles, "particles")})
+    params, files = with_particles(params)
     particles = read_particles(params.particles)
-    _check_particles(particles, params)
-    rows = _chosen(particles, params)
-    stack = ParticleStack(particles, star_path=params.particles)
-    particles = with_box_sizes(particles, stack.box_sizes)
     notes: list[Message] = []
+    images: PosedImages | PosedVolumes | PosedTiltStacks
+    if particles.subtomograms is not None or params.optimisation_set or params.tomograms:
+        found = read_subtomograms(params, files)
+        images, what = found.images, f"{particles.form.replace('_', ' ')}s"
+        notes += found.notes
+    else:
+        images, n_file = _single_particles(particles, params, notes)
+        what = f"particles in {n_file} stack{'s' if n_file > 1 else ''}"
+    particles = images.particles
+    _require_poses(particles, params)
+    rows = _chosen(particles, params)
     options, box_size = _grid(particles, rows, params, notes)
-    _check_memory(options, params)
-    images = PosedImages(
-        particles=particles,
-        read_images=stack.read,
-        weights=_weights(particles, params),
-        mtf=_mtf_tables(particles, params, notes) if params.ctf else None,
-    )
+    _check_memory(options, params, images)
     first = Message(
-        text=f"{len(rows)} particles in {len(stack.files)} stack{'s' if len(stack.files) > 1 else ''},"
-        f" {point_group(params.symmetry).name}; map of {box_size} px at {options.voxel_size_A:.6g} A."
+        text=f"{len(rows)} {what}, {point_group(params.symmetry).name}; map of {box_size} px at"
+        f" {options.voxel_size_A:.6g} A."
     )
     return ReconstructInputs(
         params=params,
-        images=images,
+        images=replace(images, weights=_weights(particles, params)),
         rows=rows,
         halves=particles.half[rows],
         options=options,
         box_size=box_size,
         image_box=particles.optics[int(particles.optics_index[rows].min())].box_size,
         fsc=None if params.fsc is None else _fsc(params.fsc, options, box_size),
+        files=None if isinstance(images, PosedImages) else files,
         notes=(first, *notes),
     )
 
 
-def _check_particles(particles: Particles, params: ReconstructParams) -> None:
-    name = params.particles
-    if are_tilt_stacks(particles) or any(group.dimensionality == 3 for group in particles.optics):
-        raise InputError(f"{name} holds subtomograms; this version reconstructs from 2D particle images only.")
-    Columns(table=particles.table, file=name, name="particles").require(*_POSE)
+def _single_particles(particles: Particles, params: ReconstructParams, notes: list[Message]) -> tuple[PosedImages, int]:
+    """Return images of single particles, checked, and the number of their files."""
     if params.ctf:
         missing = missing_ctf_columns(particles)
         if missing:
             word = "column" if len(missing) == 1 else "columns"
             raise InputError(
-                f"{name} lacks the {word} {', '.join(missing)} that CTF correction needs; add them, or switch CTF"
-                " correction off with --no_ctf."
+                f"{params.particles} lacks the {word} {', '.join(missing)} that CTF correction needs; add them, or"
+                " switch CTF correction off with --no_ctf."
             )
+    stack = ParticleStack(particles, star_path=params.particles)
+    images = PosedImages(
+        particles=with_box_sizes(particles, stack.box_sizes),
+        read_images=stack.read,
+        mtf=_mtf_tables(particles, params, notes) if params.ctf else None,
+    )
+    return images, len(stack.files)
+
+
+def _require_poses(particles: Particles, params: ReconstructParams) -> None:
+    labels = _POSE if particles.form == "image" else (*_POSE, "rlnOriginZAngst")
+    Columns(table=particles.table, file=params.particles, name="particles").require(*labels)
 
 
 def _chosen(particles: Particles, params: ReconstructParams) -> np.ndarray:
@@ -184,10 +203,15 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
-def _check_memory(options: InsertionOptions, params: ReconstructParams) -> None:
-    """Check that the Fourier volumes fit: sums, a copy for symmetry, and the other half's."""
+def _check_memory(
+    options: InsertionOptions, params: ReconstructParams, images: PosedImages | PosedVolumes | PosedTiltStacks
+) -> None:
+    """Check that the Fourier volumes fit: sums, a copy for symmetry, the other half's; and volumes in the works."""
     radius = ceil(options.pad * options.r_max) + 1
     needed = (3 if params.halves else 2) * _BYTES_PER_VOXEL * (2 * radius + 1) ** 2 * (radius + 2)
+    if isinstance(images, PosedVolumes):
+        largest = max(group.box_size for group in images.particles.optics)
+        needed += (options.threads + 4) * _VOLUME_BYTES_PER_VOXEL * largest**3
     if not params.skip_gridding:
         needed += _GRIDDING_BYTES_PER_VOXEL * (options.pad * options.box_size) ** 3
     free = free_memory()

@@ -23,7 +23,27 @@ class ReconstructParams(JobParams):
             flags=("i",),
             file_kind="read",
         ),
-    ]
+    ] = ""
+    optimisation_set: Annotated[
+        str,
+        Param(
+            "Input optimisation set",
+            "Particles of tomograms: names the particles and tomograms files, unless they are given one by one.",
+            INPUT,
+            flags=("ios",),
+            file_kind="read",
+        ),
+    ] = ""
+    tomograms: Annotated[
+        str,
+        Param(
+            "Input tomograms",
+            "STAR file of the tilt series; tilt stacks need it.",
+            INPUT,
+            flags=("tomograms",),
+            file_kind="read",
+        ),
+    ] = ""
     output: Annotated[
         str,
         Param("Output map", "Name of the map; half-maps get names from it.", INPUT, flags=("o",), file_kind="write"),
@@ -102,6 +122,24 @@ class ReconstructParams(JobParams):
     only_flip_phases: Annotated[
         bool, Param("Only flip phases", "Correct signs, not amplitudes.", CTF, is_advanced=True)
     ] = False
+    ctf3d_not_squared: Annotated[
+        bool,
+        Param(
+            "CTF volumes are not squared",
+            "CTF volumes of subtomograms hold the CTF, not its square.",
+            CTF,
+            is_advanced=True,
+        ),
+    ] = False
+    normalised_subtomo: Annotated[
+        bool,
+        Param(
+            "Subtomograms are normalised",
+            "Subtomograms and their CTF volumes were divided by the multiplicity.",
+            CTF,
+            is_advanced=True,
+        ),
+    ] = False
     threads: Annotated[int, Param("Threads", "Threads; 0 is all cores.", RUNNING, flags=("j",), minimum=0)] = 0
 
     @field_validator("voxel_size_A", "box_size_px", "maxres_A", "subset", "class_number", mode="after")
@@ -117,6 +155,8 @@ class ReconstructParams(JobParams):
 
     @model_validator(mode="after")
     def _check(self) -> ReconstructParams:
+        if not self.particles and not self.optimisation_set:
+            raise ValueError("give particles with --i, or an optimisation set with --ios")
         if self.box_size_px is not None and self.box_size_px % 2:
             raise ValueError(f"newbox must be even, {self.box_size_px} is odd; take {self.box_size_px + 1}")
         if self.subset is not None and self.subset > 2:
@@ -139,7 +179,6 @@ def _refuse(what: str, n_value: int = 0, harmless: tuple[str, ...] = ()) -> Fore
 _EWALD = "it only matters for the curvature of the Ewald sphere"
 _HELIX = "it only matters for helices"
 _BLOB = "Another blob of the gridding iterations"
-_SUBTOMOGRAMS = "it only matters for subtomograms"
 _DEBUG = "only maps are written"
 _OFF = ("0", "0.", "0.0")
 FOREIGN_OPTIONS = {
@@ -165,10 +204,8 @@ FOREIGN_OPTIONS = {
     "refdim": _refuse("A reconstruction in two dimensions", 1, ("3",)),
     "angular_error": _refuse("Adding errors to the angles", 1, _OFF),
     "shift_error": _refuse("Adding errors to the offsets", 1, _OFF),
-    "3d_rot": _refuse("Reconstruction from subtomograms"),
-    "normalised_subtomo": _accept(_SUBTOMOGRAMS),
-    "skip_subtomo_multi": _accept(_SUBTOMOGRAMS),
-    "ctf3d_not_squared": _accept(_SUBTOMOGRAMS),
+    "3d_rot": _accept("subtomograms are known by their files"),
+    "skip_subtomo_multi": _accept("multiplicities count with --normalised_subtomo only"),
     "reconstruct_ctf": _refuse("Reconstructing the CTF", 1, ("-1",)),
     "ctf2": _accept("it only matters when the CTF is reconstructed"),
     "reconstruct_noise": _refuse("Reconstructing noise", 1, ("", "None")),
