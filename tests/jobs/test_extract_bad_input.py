@@ -343,7 +343,7 @@ def test_the_table_comes_after_everything_else(made: MicrographSet, monkeypatch:
 @pytest.mark.parametrize("size", ["0", "-4", "1"])
 def test_what_is_no_box_is_named(size: str, made: MicrographSet, capsys: pytest.CaptureFixture[str]) -> None:
     said = refuse(made.line("--extract_size", size), capsys)
-    assert f"the box must be an even number of pixels, 2 or more (it is '{size}')" in said
+    assert f"the box must be an even number of pixels, 2 or more, but --extract_size is {size}." in said
 
 
 def test_a_particle_file_is_not_taken_for_micrographs(made: MicrographSet, capsys: pytest.CaptureFixture[str]) -> None:

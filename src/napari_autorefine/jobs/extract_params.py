@@ -288,14 +288,6 @@ class ExtractParams(JobParams):
     ] = False
     threads: Annotated[int, Param("Threads", "Threads; 0 is all cores.", RUN, flags=("j",), minimum=0)] = 0
 
-    @field_validator("box_size_px", mode="after")
-    @classmethod
-    def _positive(cls, value: int | None) -> int | None:
-        """Return None for RELION's -1; refuse what is no size."""
-        if value is not None and value < 2 and value != -1:
-            raise ValueError("the box must be an even number of pixels, 2 or more")
-        return None if value == -1 else value
-
     @field_validator(
         "scale_size_px",
         "window_px",
@@ -353,8 +345,10 @@ class ExtractParams(JobParams):
     @model_validator(mode="after")
     def _check_sizes(self) -> ExtractParams:
         box = self.box_size_px
-        if box is None:
+        if box is None or box == -1:
             raise ValueError("--extract_size, the box, is missing")
+        if box < 2:
+            raise ValueError(f"the box must be an even number of pixels, 2 or more, but --extract_size is {box}")
         if box % 2:
             raise ValueError(f"the box must be even, but --extract_size is {box}; take {box + 1} or {box - 1}")
         if even(self.scale_size_px or box) > box:
