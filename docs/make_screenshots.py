@@ -208,7 +208,9 @@ def refine(driver: Driver, extracted: JobDock, reboxed: JobDock) -> JobDock:
     driver.spin(4.0)
     driver.shot("refine_converged")
     dashboard = live_results(driver.viewer)
-    dashboard._choose(dashboard.follower.steps[2])
+    step = dashboard.follower.steps[2]
+    dashboard._choose(step)
+    driver.until(lambda: dashboard.maps.current.step == step and dashboard.worker.is_idle, "an earlier iteration", 60)
     driver.viewer.dims.ndisplay = 2
     driver.spin(3.0)
     driver.shot("refine_history")
