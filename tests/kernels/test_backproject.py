@@ -112,3 +112,16 @@ def test_inserting_twice_adds_up() -> None:
     twice = Case(matrices, given.rows, values, amounts, given.sample_weight).insert(64.7)
     for one, two in zip(once, twice, strict=True):
         np.testing.assert_allclose(two, 2 * one, atol=1e-5)
+
+
+def test_strided_arguments_are_taken() -> None:
+    given = case(has_own_weights=True)
+    strided = Case(
+        np.asfortranarray(given.matrices),
+        given.rows,
+        np.asfortranarray(given.values),
+        given.amounts,
+        np.asfortranarray(given.sample_weight),
+    )
+    for found, expected in zip(strided.insert(64.7), given.insert(64.7), strict=True):
+        np.testing.assert_array_equal(found, expected)

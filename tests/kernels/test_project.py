@@ -84,3 +84,11 @@ def test_beyond_the_limit_there_is_nothing() -> None:
     found = project(np.ones(SHAPE, dtype=np.complex64), matrices, rows, n_sample, 30.3)
     points = oracle.frequencies(rows) @ np.swapaxes(matrices.astype(np.float64), 1, 2)
     np.testing.assert_allclose(found, np.sum(points**2, axis=-1) <= 30.3, atol=1e-6)
+
+
+def test_strided_arguments_are_taken() -> None:
+    matrices, rows, n_sample = matrices_and_rows(2, 2.0)
+    volume = hermitian_volume(np.random.default_rng(6))
+    expected = project(volume, matrices, rows, n_sample, 64.7)
+    found = project(np.asfortranarray(volume), np.asfortranarray(matrices), rows, n_sample, 64.7)
+    np.testing.assert_array_equal(found, expected)

@@ -45,10 +45,10 @@ def backproject_cpu(
     _backproject(
         data.view(np.float32),
         weight,
-        matrices,
-        values.view(np.float32),
+        np.ascontiguousarray(matrices),
+        np.ascontiguousarray(values).view(np.float32),
         amounts,
-        np.atleast_2d(sample_weight),
+        np.ascontiguousarray(np.atleast_2d(sample_weight)),
         rows,
         np.float32(r2_max),
         z_begin,

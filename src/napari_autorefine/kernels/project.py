@@ -30,7 +30,13 @@ def project_cpu(volume: np.ndarray, matrices: np.ndarray, rows: np.ndarray, n_sa
     if volume.size >= MOST_VOXELS:
         raise ValueError(f"a volume of {volume.size} voxels is larger than slices can be taken from")
     slices = np.empty((len(matrices), n_sample), dtype=np.complex64)
-    _project(volume.view(np.float32), matrices, rows, np.float32(r2_max), slices.view(np.float32))
+    _project(
+        np.ascontiguousarray(volume).view(np.float32),
+        np.ascontiguousarray(matrices),
+        rows,
+        np.float32(r2_max),
+        slices.view(np.float32),
+    )
     return slices
 
 
