@@ -264,3 +264,19 @@ def test_closing_leaves_layers_and_no_connections(make_scene: Any) -> None:
     scene.viewer.layers.remove("half-map 1")
     scene.viewer.dims.ndisplay = 3 if scene.viewer.dims.ndisplay == 2 else 2
     assert not scene.maps._timer.isActive() and [one.name for one in scene.viewer.layers] == ["half-map 2"]
+
+
+@pytest.mark.parametrize("surfaces", [False, True])
+def test_maps_fill_the_view_while_micrographs_are_open(make_scene: Any, surfaces: bool) -> None:
+    scene = make_scene(surfaces=surfaces)
+    frame = {"scale": (1.0, 6000.0, 2.0, 2.0), "units": ("dimensionless", *["angstrom"] * 3)}
+    scene.viewer.add_image(np.zeros((3, 1, 3000, 3000), np.uint8), name="micrographs", **frame)
+    scene.begin()
+    scene.show(1)
+    camera, size_A = scene.viewer.scene.camera, 16 * VOXEL_A
+    for n_display in (3, 2, 3):
+        scene.viewer.dims.ndisplay = n_display
+        scene.wait()
+        least = min(scene.viewer.canvas.viewbox_size(scene.viewer.layers)) / size_A
+        assert 0.2 * least < camera.zoom < 3 * least, n_display
+        assert np.abs(camera.center).max() < size_A

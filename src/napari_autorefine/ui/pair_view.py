@@ -43,6 +43,7 @@ ORDERS: dict[Look, tuple[int, int, int]] = {"z": (0, 1, 2), "y": (1, 0, 2), "x":
 """Axes (z, y, x) of slices: the one looked along, upwards, to the right."""
 
 _FINER_MS = 350
+_N_AXIS = 3
 _SPACING_PX = 4
 _VEIL_OPACITY = 0.4
 
@@ -103,7 +104,6 @@ class PairView:
         self.viewer.layers.events.removed.connect(self._on_removed)
         self.mode, self._only = mode, None
         self.look("3d" if look is None else look)
-        fit_view(self.viewer, [solid.layer for solid in self.solids])
 
     def set_mode(self, mode: Mode) -> None:
         """Show them side by side or one over the other."""
@@ -127,6 +127,7 @@ class PairView:
             dims.ndisplay = 2
             dims.order = (*range(leading), *(leading + axis for axis in ORDERS[look]))
         self._arrange()
+        fit_view(self.viewer, [solid.layer for solid in self.solids])  # napari fits hidden micrographs, too
 
     def cut_at(self, point_A: np.ndarray) -> None:
         """Cut slices through a world point (z, y, x)."""
@@ -161,6 +162,8 @@ class PairView:
 
     def _on_display(self, *_: object) -> None:
         self._arrange()
+        if self.viewer.dims.ndim > _N_AXIS:
+            fit_view(self.viewer, [solid.layer for solid in self.solids])
 
     def _on_removed(self, event: Any) -> None:
         for solid in self.solids:

@@ -228,6 +228,7 @@ class RecenterTool(RecenterPanel):
         if self.view.is_on:
             is_3d = self.viewer.dims.ndisplay == 3
             self.show_axes(self.hand.axis_names(), is_3d=is_3d, drags_freely=self.hand.drags_freely)
+            self._set_state()
 
     def _set_state(self) -> None:
         is_3d = self.viewer.dims.ndisplay == 3
