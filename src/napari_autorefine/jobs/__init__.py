@@ -97,6 +97,12 @@ JOBS: dict[str, Job] = {
             relion_program="relion_reconstruct",
         ),
         Job(
+            name="reconstruct_particle",
+            title="Map of particles straight from their tilt series",
+            params_class="ReconstructParticleParams",
+            relion_program="relion_tomo_reconstruct_particle",
+        ),
+        Job(
             name="mask",
             title="Make a soft solvent mask from a map",
             params_class="MaskParams",

@@ -103,7 +103,7 @@ def cut_particles(
     InputError
         Tilt images that are missing or smaller than a particle needs.
     """
-    frames = {name: _frames(tomogram, folder_of) for name, tomogram in tomograms.items()}
+    frames = {name: tilt_images(tomogram, folder_of) for name, tomogram in tomograms.items()}
     numbers = _numbers(picks)
     rows, names, visible = [], [], []
     with ThreadPoolExecutor(plan.threads) as pool:
@@ -192,7 +192,7 @@ class _Task:
         return flags
 
 
-def _frames(tomogram: Tomogram, folder_of: Path | None) -> list[np.ndarray]:
+def tilt_images(tomogram: Tomogram, folder_of: Path | None) -> list[np.ndarray]:
     """Return the tilt images of a tomogram as views of memory-mapped stacks."""
     if tomogram.image_name is None:
         raise InputError(f"The table of the tilt series {tomogram.name} names no images.")
