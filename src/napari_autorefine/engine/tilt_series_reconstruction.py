@@ -14,7 +14,7 @@ Zivanov et al. (2022), eLife 11, e83724, doi:10.7554/eLife.83724.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -258,44 +258,60 @@ def full_map(sums: Accumulators, *, symmetry: str = "C1", snr: float | None = No
     Parameters
     ----------
     symmetry : point group
-    snr : signal-to-noise ratio per particle that regularises the division; None: weights are kept above a thousandth
-        of their radial mean
+    snr : signal-to-noise ratio that regularises the division; None: weights are kept above a thousandth of their
+        radial mean
     threads : worker threads
     """
     acc = replace(sums)
     symmetrize(acc, point_group(symmetry).operators, threads)
-    box, center = acc.box_size, acc.radius
-    half = box // 2
-    order = np.fft.ifftshift(np.arange(-half, box - half)) + center
-    picked = np.ix_(order, order, np.arange(half + 1))
-    weight = acc.weight[picked].astype(np.float64)
-    real = scipy.fft.irfftn(acc.data[picked], s=(box,) * 3, workers=threads)
-    axis = np.fft.fftfreq(box)
-    away = np.sqrt(axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2)
-    real /= np.maximum(np.sinc(away) ** 2, _LOWEST_GRIDDING).astype(np.float32)
+    box = acc.box_size
+    order = np.fft.ifftshift(np.arange(-(box // 2), box - box // 2)) + acc.radius
+    picked = np.ix_(order, order, np.arange(box // 2 + 1))
+    spectrum, weight = acc.data[picked], acc.weight[picked]
+    del acc
+    real = scipy.fft.irfftn(spectrum, s=(box,) * 3, workers=threads, overwrite_x=True)
+    for plane, away in zip(real, _distances(box, box), strict=True):
+        plane /= np.maximum(np.sinc(away / box) ** 2, _LOWEST_GRIDDING)
     spectrum = scipy.fft.rfftn(real, workers=threads)
-    radius = away[:, :, : half + 1] * box
-    lowest = _LOWEST_WEIGHT * _radial_mean(weight, radius)
-    total = np.maximum(weight, lowest) if snr is None else weight + 1.0 / snr
-    keep = (radius < half) & (total > 0)
-    spectrum = np.where(keep, spectrum / np.where(keep, total, 1.0), 0)
-    made = scipy.fft.irfftn(spectrum, s=(box,) * 3, workers=threads)
-    return np.asarray(np.fft.fftshift(made) * float(box) ** 2.5, np.float32)
+    del real
+    _divide(spectrum, weight, snr)
+    made = scipy.fft.irfftn(spectrum, s=(box,) * 3, workers=threads, overwrite_x=True)
+    made *= np.float32(float(box) ** 2.5)
+    return np.asarray(np.fft.fftshift(made), np.float32)
 
 
-def _radial_mean(values: np.ndarray, radius: np.ndarray) -> np.ndarray:
-    """Mean by radius over a half transform, linear between shells, at every place of it."""
-    below = np.floor(radius).astype(np.int64)
-    above_share = radius - below
-    n = int(below.max()) + 2
-    sums, counts = (
-        np.bincount(below.ravel(), ((1 - above_share) * one).ravel(), minlength=n)
-        + np.bincount(below.ravel() + 1, (above_share * one).ravel(), minlength=n)
-        for one in (values, np.ones_like(values))
-    )
-    mean = sums / np.maximum(counts, 1e-12)
-    interpolated: np.ndarray = (1 - above_share) * mean[below] + above_share * mean[below + 1]
-    return interpolated
+def _distances(box: int, n_x: int) -> Iterator[np.ndarray]:
+    """Distances (box, n_x) from the origin of each plane of a volume in wrap-around order."""
+    axis = np.fft.fftfreq(box) * box
+    plane = axis[:, None] ** 2 + axis[:n_x] ** 2
+    for z in axis:
+        yield np.sqrt(plane + z * z)
+
+
+def _divide(spectrum: np.ndarray, weight: np.ndarray, snr: float | None) -> None:
+    """Divide a half transform by its weights, in place; 0 from Nyquist on."""
+    box, n_x = weight.shape[0], weight.shape[2]
+    mean = _radial_mean(weight)
+    for plane, one, radius in zip(spectrum, weight, _distances(box, n_x), strict=True):
+        below = radius.astype(np.int64)
+        lowest = _LOWEST_WEIGHT * (mean[below] + (radius - below) * (mean[below + 1] - mean[below]))
+        total = np.maximum(one, lowest) if snr is None else one + 1.0 / snr
+        keep = (radius < box // 2) & (total > 0)
+        plane *= keep / np.where(keep, total, 1.0)
+
+
+def _radial_mean(weight: np.ndarray) -> np.ndarray:
+    """Mean weight by radius; a coefficient between two shells counts in both, by its distance from them."""
+    box, n_x = weight.shape[0], weight.shape[2]
+    sums = np.zeros((2, box + 2))
+    for one, radius in zip(weight, _distances(box, n_x), strict=True):
+        below = radius.astype(np.int64).ravel()
+        share = radius.ravel() - below
+        for total, values in zip(sums, (one.ravel(), np.ones(one.size)), strict=True):
+            total += np.bincount(below, (1 - share) * values, minlength=box + 2)
+            total += np.bincount(below + 1, share * values, minlength=box + 2)
+    mean: np.ndarray = sums[0] / np.maximum(sums[1], 1e-12)
+    return mean
 
 
 def tapered(map_: np.ndarray, crop_size: int, taper_px: float) -> np.ndarray:

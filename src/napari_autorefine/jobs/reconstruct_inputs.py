@@ -39,7 +39,7 @@ _FSC_LABELS = (
     "rlnFourierShellCorrelation",
     "rlnFourierShellCorrelationUnmaskedMaps",
 )
-_BYTES_PER_VOXEL, _GRIDDING_BYTES_PER_VOXEL, _VOLUME_BYTES_PER_VOXEL = 12, 20, 28
+_BYTES_PER_VOXEL, _GRIDDING_BYTES_PER_VOXEL, _AVERAGING_BYTES_PER_VOXEL, _VOLUME_BYTES_PER_VOXEL = 12, 20, 20, 28
 _NARROWER = 0.97
 
 
@@ -208,7 +208,10 @@ def _check_memory(
 ) -> None:
     """Check that the Fourier volumes fit: sums, a copy for symmetry, the other half's; and volumes in the works."""
     radius = ceil(options.pad * options.r_max) + 1
-    needed = (3 if params.halves else 2) * _BYTES_PER_VOXEL * (2 * radius + 1) ** 2 * (radius + 2)
+    n_voxel = (2 * radius + 1) ** 2 * (radius + 2)
+    needed = (3 if params.halves else 2) * _BYTES_PER_VOXEL * n_voxel
+    if isinstance(images, PosedTiltStacks) and options.pad > 1:
+        needed += _AVERAGING_BYTES_PER_VOXEL * n_voxel
     if isinstance(images, PosedVolumes):
         largest = max(group.box_size for group in images.particles.optics)
         needed += (options.threads + 4) * _VOLUME_BYTES_PER_VOXEL * largest**3

@@ -18,6 +18,7 @@ from napari_autorefine.io.columns import Columns
 from napari_autorefine.io.files import FileSet
 from napari_autorefine.io.mrc import write_volume
 from napari_autorefine.io.optimisation_set import OptimisationSet, write_optimisation_set
+from napari_autorefine.jobs.image_source import free_memory
 from napari_autorefine.jobs.reconstruct_particle_params import FOREIGN_OPTIONS, ReconstructParticleParams
 from napari_autorefine.jobs.record import check_free, check_not_input, output_of, write_record
 from napari_autorefine.jobs.subtomo import load_inputs
@@ -68,14 +69,11 @@ def reconstruct_particle(params: ReconstructParticleParams) -> Iterator[Event]:
     if inputs.files["trajectories"] is not None:
         text = f"Motion trajectories ({inputs.files['trajectories']}) are not applied; they are passed on."
         yield Message(text=text, level="warning")
+    _check_memory(params, inputs.has_halves)
     group = point_group(params.symmetry).name
     n, n_series = len(inputs.halves), len(inputs.picks.tomograms)
     yield Message(text=f"{n} particles in {n_series} tilt series, {group}; map of {params.map_size_px} px.")
-    sums = yield from _sums(inputs, params)
-    full: dict[str, np.ndarray] = {}
-    for name, one in sums.items():
-        yield Progress(stage=f"map {name}", done=0, total=1)
-        full[name] = full_map(one, symmetry=params.symmetry, snr=params.snr, threads=_threads(params))
+    full = yield from _full_maps(inputs, params)
     yield from _write(full, outputs, inputs, params)
 
 
@@ -136,31 +134,48 @@ def _halves(columns: Columns) -> np.ndarray:
     return halves
 
 
-def _sums(
+def _check_memory(params: ReconstructParticleParams, has_halves: bool) -> None:
+    """Check that sums, a copy for symmetry, and maps in the making fit."""
+    needed = (40 if has_halves else 28) * params.box_size_px**3
+    free = free_memory()
+    if free is not None and needed > free:
+        raise InputError(
+            f"The reconstruction needs {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free; give a smaller"
+            " --b or a larger --bin."
+        )
+
+
+def _full_maps(
     inputs: TiltSeriesInputs, params: ReconstructParticleParams
-) -> Generator[Event, None, dict[str, Accumulators]]:
-    """Add up the particles of the half-sets and of all, by the name of the map."""
+) -> Generator[Event, None, dict[str, np.ndarray]]:
+    """Reconstruct the half-sets and all particles, before cropping; by the name of the map."""
     cut = Cut(box_size=params.box_size_px, crop_size=params.map_size_px, binning=params.binning)
-    sums: dict[str, Accumulators] = {}
+    full: dict[str, np.ndarray] = {}
     n_unseen, total = 0, None
     for half in (1, 2) if inputs.has_halves else (0,):
         rows, stage = np.flatnonzero(inputs.halves == half), f"half-set {half}" if half else "particles"
-        one, unseen = yield from insert_particles(inputs.picks, rows, cut, threads=_threads(params), stage=stage)
+        sums, unseen = yield from insert_particles(inputs.picks, rows, cut, threads=_threads(params), stage=stage)
         if len(unseen) == len(rows):
             raise InputError(
                 f"No tilt image shows a particle of {stage} with {cut.box_size / 2:g} px around it; give a smaller --b."
             )
         n_unseen += len(unseen)
         if half:
-            sums[f"half{half}"] = one.copy()
+            full[f"half{half}"] = yield from _map(sums, params, f"map of half-set {half}")
         if total is None:
-            total = one
+            total = sums
         else:
-            total.add(one)
+            total.add(sums)
     assert total is not None
     if n_unseen:
         yield Message(text=f"{n_unseen} particles are whole in no tilt image and left out.", level="warning")
-    return {**sums, "merged": total}
+    full["merged"] = yield from _map(total, params, "map")
+    return full
+
+
+def _map(sums: Accumulators, params: ReconstructParticleParams, stage: str) -> Generator[Event, None, np.ndarray]:
+    yield Progress(stage=stage, done=0, total=1)
+    return full_map(sums, symmetry=params.symmetry, snr=params.snr, threads=_threads(params))
 
 
 def _outputs(folder: str, params: ReconstructParticleParams, has_halves: bool) -> dict[str, str]:
