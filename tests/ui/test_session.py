@@ -210,7 +210,9 @@ def test_cancelling_ends_the_process_and_closing_leaves_nothing(session: Session
 def _cancel_a_refinement(session: Session) -> None:
     refine = session.dock("refine")
     job = session.start(refine)
-    session.until(lambda: len(job.iterations) >= 1 and "half-map 1" in session.viewer.layers, JOB_MS)
+    session.until(lambda: len(job.iterations) >= 1, JOB_MS)
+    refine.panel.pause_button.click()  # so that it cannot end before its maps are shown
+    session.until(lambda: job.state == "paused" and "half-map 1" in session.viewer.layers, JOB_MS)
     (process,) = children()
     refine.panel.cancel_button.click()
     session.until(lambda: job.is_over)
