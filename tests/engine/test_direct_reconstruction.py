@@ -18,13 +18,13 @@ from napari_autorefine.engine.direct_reconstruction import (
     close_sums,
     insert_images,
     map_of_sums,
-    mtf_deviation,
     phase_ramps,
     resolution_index,
     square_samples,
     with_box_sizes,
     working_box,
 )
+from napari_autorefine.engine.mtf import mtf_deviation
 from napari_autorefine.model.optics import OpticsGroup
 from napari_autorefine.model.particles import Particles
 from napari_autorefine.model.symmetry import point_group

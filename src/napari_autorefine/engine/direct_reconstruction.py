@@ -19,6 +19,7 @@ from napari_autorefine.engine.context import frequency_matrix, image_correction
 from napari_autorefine.engine.images import half_transforms, samples_of
 from napari_autorefine.engine.insertion import HalfSum
 from napari_autorefine.engine.maximization import Insertion
+from napari_autorefine.engine.mtf import Mtf, mtf_deviation
 from napari_autorefine.engine.prepare import cut_into_blocks
 from napari_autorefine.engine.problem import ReadImages
 from napari_autorefine.engine.reconstruction import (
@@ -37,8 +38,6 @@ from napari_autorefine.model.geometry import euler_to_matrix
 from napari_autorefine.model.optics import OpticsGroup
 from napari_autorefine.model.particles import Particles
 from napari_autorefine.model.symmetry import point_group
-
-Mtf = tuple[np.ndarray, np.ndarray]
 
 _EDGE = 1.0 + 1e-5  # samples on the sphere |q| = r_max itself are inside, whatever their rounding
 _BLOCK_BYTES = 8 << 20
@@ -194,25 +193,6 @@ def sample_radius(matrix: np.ndarray, options: InsertionOptions) -> float:
     """Largest |k| of an image that ``matrix``, see ``GroupSampling``, takes into the volume."""
     smallest = float(np.linalg.svd(matrix[:2, :2], compute_uv=False)[-1])
     return (options.pad * options.r_max + 1) / smallest
-
-
-def mtf_deviation(
-    optics: tuple[OpticsGroup, ...], tables: tuple[Mtf | None, ...] | None, index: int, frequencies: np.ndarray
-) -> np.ndarray | None:
-    """MTF of group ``index`` over the mean of all groups at (n, 2) frequencies; None when there is nothing to correct.
-
-    Only the deviation from the mean matters here; the common fall-off is left for post-processing.
-    """
-    if tables is None or len({group.mtf_path for group in optics}) < 2:
-        return None
-    radius = np.hypot(*frequencies.T)
-    curves = []
-    for group, table in zip(optics, tables, strict=True):
-        if table is None or group.original_pixel_size_A is None:
-            return None
-        curves.append(np.interp(radius * group.original_pixel_size_A, *table))
-    mean = np.mean(curves, axis=0)
-    return curves[index] / np.where(mean > 0, mean, 1.0)
 
 
 def insert_images(

@@ -15,6 +15,7 @@ from napari_autorefine.engine.context import (
 )
 from napari_autorefine.engine.images import coefficient_count
 from napari_autorefine.engine.masking import circular_background, spherical_mask
+from napari_autorefine.engine.mtf import mtf_deviation
 from napari_autorefine.engine.problem import RefinementProblem, RefineOptions
 from napari_autorefine.engine.randomness import random_halves
 from napari_autorefine.engine.samples import fourier_samples
@@ -147,17 +148,4 @@ def relative_mtf(setup: Setup, index: int, frequencies: np.ndarray) -> np.ndarra
 
     Only the deviation from the mean matters during refinement; the common fall-off is left for post-processing.
     """
-    tables = setup.problem.mtf
-    if tables is None or any(t is None for t in tables):
-        return None
-    paths = {optics.mtf_path for optics in setup.optics}
-    if len(paths) < 2 or any(optics.original_pixel_size_A is None for optics in setup.optics):
-        return None
-    radius = np.hypot(*frequencies.T)
-    curves = [
-        np.interp(radius * float(optics.original_pixel_size_A or 0.0), *table)
-        for optics, table in zip(setup.optics, tables, strict=True)
-        if table is not None
-    ]
-    mean = np.mean(curves, axis=0)
-    return curves[index] / np.where(mean > 0, mean, 1.0)
+    return mtf_deviation(setup.optics, setup.problem.mtf, index, frequencies)

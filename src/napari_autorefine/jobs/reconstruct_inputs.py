@@ -10,12 +10,12 @@ import numpy as np
 
 from napari_autorefine.engine.direct_reconstruction import (
     InsertionOptions,
-    Mtf,
     PosedImages,
     resolution_index,
     with_box_sizes,
     working_box,
 )
+from napari_autorefine.engine.mtf import Mtf
 from napari_autorefine.engine.tomo_reconstruction import PosedTiltStacks, PosedVolumes
 from napari_autorefine.errors import InputError
 from napari_autorefine.events import Message

@@ -10,13 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
+from napari_autorefine.engine.mtf import Mtf
 from napari_autorefine.errors import InputError
 from napari_autorefine.events import Message
 from napari_autorefine.io.mrc import read_volume
+from napari_autorefine.io.mtf import read_mtf
 from napari_autorefine.io.names import find_image_file, search_folders
 from napari_autorefine.io.runs import RunFolder, SavedRun
 from napari_autorefine.io.stack import ParticleStack
-from napari_autorefine.io.star import are_tilt_stacks, missing_ctf_columns, read_particles, read_star
+from napari_autorefine.io.star import are_tilt_stacks, missing_ctf_columns, read_particles
 from napari_autorefine.jobs.map_inputs import rebox_line
 from napari_autorefine.jobs.refine_params import RefineParams
 from napari_autorefine.jobs.run_files import files_of_run
@@ -29,8 +31,6 @@ from napari_autorefine.model.volume import Volume
 _SAME_PIXEL_A = 1e-3
 _MASK_ROUNDING = 1e-5
 _CTF_NEEDS = "add them, or switch CTF correction off with --no-ctf"
-
-Mtf = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,17 +260,8 @@ def _mtf_tables(particles: Particles, star_path: str, notes: list[Message]) -> t
                 f"{star_path}: the MTF file {group.mtf_path} of optics group '{group.name}' does not exist;"
                 " correct rlnMtfFileName or remove the column."
             )
-        tables.append(_mtf_table(found))
+        tables.append(read_mtf(found))
     return tuple(tables)
-
-
-def _mtf_table(path: Path) -> Mtf:
-    labels = ("rlnResolutionInversePixel", "rlnMtfValue")
-    for table in read_star(path).tables.values():
-        if not isinstance(table, dict) and all(label in table for label in labels):
-            frequency, value = (table[label].to_numpy(np.float64) for label in labels)
-            return frequency, value
-    raise InputError(f"{path} is no MTF file: it has no columns {' and '.join(labels)}.")
 
 
 def messages(inputs: RefineInputs) -> Iterator[Message]:
