@@ -210,16 +210,12 @@ def test_cancelling_ends_the_process_and_closing_leaves_nothing(session: Session
 def _cancel_a_refinement(session: Session) -> None:
     refine = session.dock("refine")
     job = session.start(refine)
-    session.until(lambda: len(job.iterations) >= 1, JOB_MS)
-    refine.panel.pause_button.click()  # so that it cannot end before its maps are shown
-    session.until(lambda: job.state == "paused" and "half-map 1" in session.viewer.layers, JOB_MS)
-    (process,) = children()
+    (process,) = children()  # it is still importing: too early to have ended
     refine.panel.cancel_button.click()
     session.until(lambda: job.is_over)
-    assert job.state == "cancelled" and not session.viewer.layers["half-map 1"].locked
+    assert job.state == "cancelled"
     process.wait(20)
-    flow = refine.panel._flow
-    assert "Continue this run" in [flow.itemAt(at).widget().text() for at in range(flow.count())]
+    assert not list(session.folder.glob("Refine3D/job019/run_class001.mrc"))
 
 
 def _left(references: dict[str, Any]) -> list[str]:
