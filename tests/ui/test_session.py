@@ -209,13 +209,17 @@ def test_cancelling_ends_the_process_and_closing_leaves_nothing(session: Session
 
 def _cancel_a_refinement(session: Session) -> None:
     refine = session.dock("refine")
+    endless = {"healpix_order": 3, "auto_local_healpix_order": 9, "symmetry": "C1", "threads": 1}
+    refine.fill(endless)  # global searches of ever finer grids: it cannot end before it is cancelled
     job = session.start(refine)
-    (process,) = children()  # it is still importing: too early to have ended
+    session.until(lambda: len(job.iterations) >= 1 and "half-map 1" in session.viewer.layers, JOB_MS)
+    (process,) = children()
     refine.panel.cancel_button.click()
     session.until(lambda: job.is_over)
-    assert job.state == "cancelled"
+    assert job.state == "cancelled" and not session.viewer.layers["half-map 1"].locked
     process.wait(20)
-    assert not list(session.folder.glob("Refine3D/job019/run_class001.mrc"))
+    flow = refine.panel._flow
+    assert "Continue this run" in [flow.itemAt(at).widget().text() for at in range(flow.count())]
 
 
 def _left(references: dict[str, Any]) -> list[str]:
