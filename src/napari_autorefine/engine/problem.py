@@ -2,14 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from napari_autorefine.model.particles import Particles
+from napari_autorefine.model.tomography import Tomogram
 
-ReadImages = Callable[[np.ndarray], np.ndarray]
+# Indices (n,) of particles of one optics group -> float32 images (n, N, N), volumes (n, N, N, N), or n tilt stacks
+# (n_visible, N, N), as many images in each as the particle has visible tilts.
+ReadImages = Callable[[np.ndarray], np.ndarray | Sequence[np.ndarray]]
+# Indices (n,) -> sums of squared CTFs and, unless files have none, multiplicities; (n, N, N, N // 2 + 1) each.
+ReadWeights = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TomogramData:
+    """What particles of tomograms bring besides their images.
+
+    Attributes
+    ----------
+    read_weights : CTF and multiplicity volumes of volumes; called from threads. None: refined without CTF, or stacks
+    tomograms : tilt series by name; needed for tilt stacks
+    tilts : per particle the rows (n_visible,) of its tilt series that its stack holds; empty for volumes
+    holds_ctf : CTF volumes hold the CTF, not its square
+    is_normalised : volumes and squared CTFs were divided by the multiplicity
+    ignores_multiplicity : noise is taken to be as strong however many tilts meet in a coefficient
+    least_multiplicity : coefficients with less are left out
+    """
+
+    read_weights: ReadWeights | None = None
+    tomograms: Mapping[str, Tomogram]
+    tilts: Sequence[np.ndarray] = ()
+    holds_ctf: bool = False
+    is_normalised: bool = False
+    ignores_multiplicity: bool = False
+    least_multiplicity: float = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,11 +48,12 @@ class RefinementProblem:
     Attributes
     ----------
     particles : rows to refine; ``half`` may still be unassigned
-    read_images : indices (n,) of particles of one optics group -> (n, n_y, n_x) float32 images; called from threads
+    read_images : indices (n,) of particles of one optics group -> their images; called from threads
     reference : (N, N, N) map for both halves, or one per half
     voxel_size_A : of the reference; every model quantity lives on its grid
     mask : (N, N, N) solvent mask within [0, 1]; None = sphere of the particle diameter
     mtf : per optics group, detector transfer as (frequency in 1/pixel, value) of its original pixel size, or None
+    tomogram_data : what only particles of tomograms have; None for single particles
     """
 
     particles: Particles
@@ -32,6 +62,7 @@ class RefinementProblem:
     voxel_size_A: float
     mask: np.ndarray | None = None
     mtf: tuple[tuple[np.ndarray, np.ndarray] | None, ...] | None = None
+    tomogram_data: TomogramData | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +97,7 @@ class RefineOptions:
     random_seed: int = 0
     mask_edge_px: float = 5.0
     sigma_offset_A: float = 10.0
+    sigma_tilt_deg: float = -1.0
     min_sigma2_offset_A2: float = 2.0
     sigma2_fudge: float = 1.0
     incr_size: int = 10
