@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from napari_autorefine.model.particles import Particles, SubtomogramRows
 from napari_autorefine.model.tomography import Tomogram
 
 Place = str | os.PathLike[str]
+_NO_COPIES: Mapping[Path, Path] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,18 +94,21 @@ class SubtomogramVolumes:
         """Memory that all volumes take as float32, without weights."""
         return int((self.box_sizes**3).sum()) * 4
 
-    def read(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+    def read(self, rows: Sequence[int] | np.ndarray, copies: Mapping[Path, Path] = _NO_COPIES) -> np.ndarray:
         """Return volumes (n, N, N, N) float32, (z, y, x) with the particle at N // 2; all must have one box size.
 
-        The axes are those of the subtomogram: A_sub turns them into the tomogram's.
+        The axes are those of the subtomogram: A_sub turns them into the tomogram's. ``copies`` are files that are read
+        in place of others.
         """
-        return np.stack([read_data(self.files[int(row)])[0] for row in rows])
+        return np.stack([_read(self.files[int(row)], copies) for row in rows])
 
-    def read_weights(self, rows: Sequence[int] | np.ndarray) -> SubtomogramWeights:
+    def read_weights(
+        self, rows: Sequence[int] | np.ndarray, copies: Mapping[Path, Path] = _NO_COPIES
+    ) -> SubtomogramWeights:
         """Return the CTF volumes of particles of one box size."""
         if self.weight_files is None:
             raise ValueError("the reader was made without CTF volumes")
-        read = [_half_transforms(read_data(self.weight_files[int(row)])[0]) for row in rows]
+        read = [_half_transforms(_read(self.weight_files[int(row)], copies)) for row in rows]
         multiplicities = [one[1] for one in read if one[1] is not None]
         return SubtomogramWeights(
             ctf2=np.stack([one[0] for one in read]), multiplicity=np.stack(multiplicities) if multiplicities else None
@@ -194,13 +199,18 @@ class TiltStacks:
         """Memory that all images take as float32."""
         return int((self.box_sizes**2 * self.n_images).sum()) * 4
 
-    def read(self, row: int) -> np.ndarray:
+    def read(self, row: int, copies: Mapping[Path, Path] = _NO_COPIES) -> np.ndarray:
         """Return the images (n_visible, N, N) float32 of one particle in the order of ``tilts[row]``.
 
         They are (y, x) with the particle at N // 2, protein white, as a rule multiplied by CTF and dose weight
         (``is_premultiplied`` of the optics group).
         """
-        return read_data(self.files[row])[0]
+        return _read(self.files[row], copies)
+
+
+def _read(path: Path, copies: Mapping[Path, Path]) -> np.ndarray:
+    data: np.ndarray = read_data(copies.get(path, path))[0]
+    return data
 
 
 def _tomo_rows(particles: Particles, *, is_tilt_stack: bool) -> SubtomogramRows:

@@ -51,7 +51,12 @@ def gather_files(
 
 
 def read_tomo_inputs(
-    files: OptimisationSet, *, project_dir: Place | None = None, has_weights: bool = True
+    files: OptimisationSet,
+    *,
+    project_dir: Place | None = None,
+    has_weights: bool = True,
+    needs_halves: bool = True,
+    particles: Particles | None = None,
 ) -> TomoInputs:
     """Read and check particles, tilt series and the headers of all images.
 
@@ -63,6 +68,10 @@ def read_tomo_inputs(
         Folder that names are relative to; the working directory if None.
     has_weights : bool
         Volumes need their CTF volumes.
+    needs_halves : bool
+        Both half-sets need a particle, when the file assigns them.
+    particles : Particles or None
+        In place of those of the file, as they stand there after an iteration.
 
     Raises
     ------
@@ -72,13 +81,15 @@ def read_tomo_inputs(
     files.require("particles")
     places = files.found(("particles", "tomograms"), project_dir=project_dir)
     star = places["particles"]
-    particles = read_particles(star, project_dir=project_dir)
+    if particles is None:
+        particles = read_particles(star, project_dir=project_dir)
     rows = particles.subtomograms
     if rows is None:
         raise InputError(
             f"{star} holds 2D images of single particles, not particles of tomograms; give them with --i alone."
         )
-    check_halves(particles, star)
+    if needs_halves:
+        check_halves(particles, star)
     tomograms: dict[str, Tomogram] = {}
     if "tomograms" in places:
         tomograms = read_tomograms(places["tomograms"], names=rows.tomogram_name.tolist(), project_dir=project_dir)

@@ -51,9 +51,9 @@ def read_subtomograms(params: ReconstructParams, files: OptimisationSet) -> Pose
     InputError
         Whatever is missing or does not fit.
     """
-    inputs = read_tomo_inputs(files, has_weights=params.ctf)
+    inputs = read_tomo_inputs(files, has_weights=params.ctf, needs_halves=params.halves)
     _check_options(inputs, params)
-    _check_boxes(inputs, params.particles)
+    check_boxes(inputs, params.particles)
     particles = with_box_sizes(inputs.particles, inputs.images.box_sizes)
     images: PosedVolumes | PosedTiltStacks
     if isinstance(inputs.images, TiltStacks):
@@ -104,7 +104,7 @@ def _check_options(inputs: TomoInputs, params: ReconstructParams) -> None:
         )
 
 
-def _check_boxes(inputs: TomoInputs, star: str) -> None:
+def check_boxes(inputs: TomoInputs, star: str) -> None:
     """Check that the particles of every optics group have one box size."""
     sizes, groups = inputs.images.box_sizes, inputs.particles.optics_index
     for index in np.unique(groups):
