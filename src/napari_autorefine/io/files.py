@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,19 +18,51 @@ _LFS_STAMP = b"version https://git-lfs"
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary name beside ``path``; rename it to ``path`` when the block ends without an error.
 
-    The temporary file is removed when the block fails; a missing folder is made.
+    The temporary file is removed when the block fails; a missing folder is made. What has its name is on the disc and
+    survives a power cut.
     """
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
+        settle(temporary)
         os.replace(temporary, target)
+        settle_folder(target.parent)
     except OSError as error:
         raise write_error(target, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def settle(path: Path) -> None:
+    """Have a file that was written brought to the disc itself, where a power cut cannot tear it any more.
+
+    Raises
+    ------
+    OSError
+        What network file systems only tell now: no space left, quota exceeded, server gone.
+    """
+    if path.is_file():
+        _synchronise(path, os.O_RDWR)
+
+
+def settle_folder(folder: Path) -> None:
+    """Have the names in a folder brought to the disc, where the system can do so."""
+    if os.name != "nt":
+        _synchronise(folder, os.O_RDONLY)
+
+
+def _synchronise(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:  # some file systems have nothing to synchronise
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def write_error(path: Path, error: OSError) -> InputError:
@@ -78,6 +111,8 @@ def printable(text: str) -> str:
 def first_bytes(path: str | os.PathLike[str], n_byte: int = 1024) -> bytes:
     """Return the first bytes of a file that is neither missing, empty nor a git-LFS pointer."""
     try:
+        if stat.S_IFMT(os.stat(path).st_mode) not in {stat.S_IFREG, stat.S_IFDIR}:
+            raise InputError(f"{path} is a device or a pipe, not a file.")
         with open(path, "rb") as file:
             head = file.read(n_byte)
     except OSError as error:
@@ -89,10 +124,20 @@ def first_bytes(path: str | os.PathLike[str], n_byte: int = 1024) -> bytes:
     return head
 
 
+@contextmanager
+def _failing_as(target: Path) -> Iterator[None]:
+    """Let what fails be told as the sentence for a file that cannot be written."""
+    try:
+        yield
+    except OSError as failure:
+        raise write_error(target, failure) from failure
+
+
 class FileSet:
     """Files that belong together: written under temporary names, renamed in order once all of them are complete.
 
-    Used as a context manager; when the block fails nothing appears under its final name.
+    Used as a context manager; when the block fails nothing appears under its final name. All files are on the disc
+    before the first has its name, and the names of all but the last before the last.
     """
 
     def __init__(self) -> None:
@@ -102,17 +147,27 @@ class FileSet:
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        target = Path()
         try:
             if error is None:
-                for temporary, target in self._files:
-                    os.replace(temporary, target)
-        except OSError as failure:
-            raise write_error(target, failure) from failure
+                self._publish()
         finally:
             for temporary, _target in self._files:
                 with suppress(OSError):
                     temporary.unlink(missing_ok=True)
+
+    def _publish(self) -> None:
+        """Bring all files to the disc, then rename them; the last one once the names of the others are there to stay."""
+        for temporary, target in self._files:
+            with _failing_as(target):
+                settle(temporary)
+        for number, (temporary, target) in enumerate(self._files, start=1):
+            with _failing_as(target):
+                if number == len(self._files):
+                    settle_folder(target.parent)
+                os.replace(temporary, target)
+        for folder in dict.fromkeys(target.parent for _, target in self._files):
+            with _failing_as(folder):
+                settle_folder(folder)
 
     def new(self, path: str | os.PathLike[str]) -> Path:
         """Return the temporary name under which to write ``path``."""
@@ -120,6 +175,10 @@ class FileSet:
         temporary = target.with_name(f".{os.getpid()}.{target.name}")
         self._files.append((temporary, target))
         return temporary
+
+    def temporary(self, path: str | os.PathLike[str]) -> Path:
+        """Return the temporary name that a file of the set has."""
+        return next(temporary for temporary, target in self._files if target == Path(path))
 
     @property
     def targets(self) -> tuple[Path, ...]:

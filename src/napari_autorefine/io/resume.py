@@ -15,12 +15,32 @@ import numpy as np
 from napari_autorefine.errors import InputError
 from napari_autorefine.io.columns import Columns
 from napari_autorefine.io.mrc import read_volume
+from napari_autorefine.io.run_checks import BOXES, ORDERS, check_half, check_shells, whole
 from napari_autorefine.io.run_tables import EXTRA_TABLE, INTENSITY_LABEL
 from napari_autorefine.io.star import read_particles
 from napari_autorefine.io.tables import ListTable, StarFile, read_star
 from napari_autorefine.model.particles import Particles
 
 _WHOLE = re.compile(r"-?\d+$")
+_RELION = re.compile(r"RELION optimiser; version (\d+(?:\.\d+)*)")
+_FOREIGN = (
+    ("rlnAdaptiveOversampleOrder", "1", "another oversampling than one level is not supported"),
+    ("rlnBodyStarFile", "None", "multi-body refinement is not supported"),
+    ("rlnDoHelicalRefine", "0", "helical refinement is not supported"),
+    ("rlnDoExternalReconstruct", "0", "external reconstruction is not supported"),
+    ("rlnDoBlush", "0", "Blush regularisation is not supported"),
+    ("rlnSolventMask2Name", "None", "a second solvent mask is not supported"),
+    ("rlnTauSpectrumName", "None", "a fixed tau2 spectrum is not supported"),
+    ("rlnLocalSymmetryFile", "None", "local symmetry is not supported"),
+    ("rlnFourierMask", "None", "a Fourier mask is not supported"),
+    ("rlnDoSkipAlign", "0", "refinement without alignment is not supported"),
+    ("rlnDoSkipRotate", "0", "refinement without rotation is not supported"),
+    ("rlnCtfDataArePhaseFlipped", "0", "phase-flipped data are not supported"),
+    ("rlnDoOnlyFlipCtfPhases", "0", "phase flipping only is not supported"),
+    ("rlnFixSigmaNoiseEstimates", "0", "a fixed noise spectrum is not supported"),
+    ("rlnFixSigmaOffsetEstimates", "0", "a fixed deviation of the offsets is not supported"),
+)
+"""Labels of the optimiser file, their values in refinements that can be gone on from, what other values mean."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +58,13 @@ class SavedRun:
     particles : the particle set with its half-sets
     group_names : (n_group,) of the scale groups, in the order of ``scale``
     options : optimiser settings, by the names of the run settings
-    params : content of ``PREFIX_params.json``; empty without it
+    params : content of ``PREFIX_params.json``; empty without it, or when it is damaged
+    command_line : as the optimiser file has it in a comment
+    relion_version : of the RELION that wrote the files, () when unknown or when this program did
+    is_relion : the files are not this program's
+    is_noise_by_group : noise was per scale group, as in RELION 3.1
+    directions_deg : (n_dir, 2) rot and tilt of the sampling file, None without
+    foreign : what RELION did that this program does not, in words
     """
 
     iteration: int
@@ -54,6 +80,12 @@ class SavedRun:
     group_names: tuple[str, ...]
     options: dict[str, Any]
     params: dict[str, Any]
+    command_line: str = ""
+    relion_version: tuple[int, ...] = ()
+    is_relion: bool = False
+    is_noise_by_group: bool = False
+    directions_deg: np.ndarray | None = None
+    foreign: tuple[str, ...] = ()
 
 
 def read_run(optimiser: str | os.PathLike[str]) -> SavedRun:
@@ -74,16 +106,20 @@ def read_run(optimiser: str | os.PathLike[str]) -> SavedRun:
     models = [general.file(label) for label in ("rlnModelStarFile", "rlnModelStarFile2")]
     first = read_star(models[0])
     model = _Pairs(first, "model_general", models[0])
-    sampling = _sampling(_Pairs.read(general.file("rlnOrientSamplingStarFile"), "sampling_general"), model)
+    sampling_star = read_star(general.file("rlnOrientSamplingStarFile"))
+    sampling = _sampling(_Pairs(sampling_star, "sampling_general", general.file("rlnOrientSamplingStarFile")), model)
     sampling |= _extra(star, "sampling")
     particles = read_particles(general.file("rlnExperimentalDataStarFile"))
+    second = read_star(models[1])
+    _check_complete(particles, (first, second), general.file("rlnExperimentalDataStarFile"))
+    command, version = _written_by(star)
     box_size = int(model.number("rlnOriginalImageSize"))
     return SavedRun(
         iteration=int(general.number("rlnCurrentIteration")),
         prefix=general.text("rlnOutputRootName"),
         box_size=box_size,
         voxel_size_A=model.number("rlnPixelSize"),
-        halves=(_half(first, models[0], particles), _half(read_star(models[1]), models[1], particles)),
+        halves=(_half(first, models[0], particles), _half(second, models[1], particles)),
         fsc=_columns(first, "model_class_1", models[0]).numbers("rlnGoldStandardFsc", 0.0),
         poses=_poses(particles),
         sampling=sampling,
@@ -92,7 +128,38 @@ def read_run(optimiser: str | os.PathLike[str]) -> SavedRun:
         group_names=_group_names(first, models[0]),
         options=_options(general, model),
         params=_params(general),
+        command_line=command,
+        relion_version=version,
+        is_relion=EXTRA_TABLE not in star.tables,
+        is_noise_by_group="model_optics_group_1" not in first.tables,
+        directions_deg=_directions(sampling_star),
+        foreign=tuple(text for label, harmless, text in _FOREIGN if general.differs(label, harmless)),
     )
+
+
+def _written_by(star: StarFile) -> tuple[str, tuple[int, ...]]:
+    """Return the command line of an optimiser file and the version of the RELION that wrote it."""
+    version = _RELION.match(star.comments[0]) if star.comments else None
+    command = next((line for line in star.comments if "--" in line), "")
+    return command, tuple(int(number) for number in version[1].split(".")) if version else ()
+
+
+def _directions(star: StarFile) -> np.ndarray | None:
+    table = star.loop("sampling_directions")
+    labels = ["rlnAngleRot", "rlnAngleTilt"]
+    if table is None or not set(labels) <= set(table.columns):
+        return None
+    return np.asarray(table[labels].to_numpy(np.float64))
+
+
+def _check_complete(particles: Particles, models: tuple[StarFile, StarFile], path: Path) -> None:
+    """Raise when rows are missing from a data file: its model files know how many particles there were."""
+    tables = [star.loop("model_groups") for star in models]
+    counts = [int(table["rlnGroupNrParticles"].sum()) for table in tables if table is not None]
+    if len(particles) not in {sum(counts), counts[0]} and counts:
+        raise InputError(
+            f"{path} is damaged: it has {len(particles)} particles, the model files beside it count {sum(counts)}."
+        )
 
 
 class _Pairs:
@@ -111,6 +178,10 @@ class _Pairs:
 
     def __contains__(self, label: str) -> bool:
         return label in self.pairs
+
+    def differs(self, label: str, harmless: str) -> bool:
+        """Whether a label has another value than this one or nothing."""
+        return label in self and str(self.pairs[label]) not in {harmless, "", "None"}
 
     def text(self, label: str) -> str:
         if label not in self.pairs:
@@ -144,10 +215,11 @@ def _half(star: StarFile, path: Path, particles: Particles) -> dict[str, Any]:
     general = _Pairs(star, "model_general", path)
     spectra = _columns(star, "model_class_1", path)
     classes = _columns(star, "model_classes", path)
-    n_shell = int(general.number("rlnOriginalImageSize")) // 2 + 1
+    box_size = whole(general.number("rlnOriginalImageSize"), BOXES, f"{path}: rlnOriginalImageSize")
+    n_shell = box_size // 2 + 1
     map_name = Path(str(classes.texts("rlnReferenceImage")[0]))
     map_path = map_name if map_name.is_file() else path.parent / map_name.name
-    return {
+    half = {
         "map": read_volume(map_path).data,
         "tau2": spectra.numbers("rlnReferenceTau2"),
         "ssnr": spectra.numbers("rlnSsnrMap"),
@@ -165,17 +237,23 @@ def _half(star: StarFile, path: Path, particles: Particles) -> dict[str, Any]:
         "orientability": spectra.numbers("rlnSpectralOrientabilityContribution", 0.0),
         **_extra(star, "model"),
     }
+    check_half(half, path, box_size)
+    return half
 
 
 def _extra(star: StarFile, part: str) -> dict[str, bool | int | float]:
     """Return the numbers of a state's part that this package wrote beside RELION's own labels."""
     prefix = f"autorefine_{part}_"
     values = {label: str(value) for label, value in (star.pairs(EXTRA_TABLE) or {}).items() if label.startswith(prefix)}
+    return {label.removeprefix(prefix): _plain_number(label, text) for label, text in values.items()}
+
+
+def _plain_number(label: str, text: str) -> bool | int | float:
     truth: dict[str, bool] = {"True": True, "False": False}
-    return {
-        label.removeprefix(prefix): truth[text] if text in truth else int(text) if _WHOLE.match(text) else float(text)
-        for label, text in values.items()
-    }
+    try:
+        return truth[text] if text in truth else int(text) if _WHOLE.match(text) else float(text)
+    except ValueError:
+        raise InputError(f"The value '{text}' of {label} in table 'data_{EXTRA_TABLE}' is not a number.") from None
 
 
 def _noise(star: StarFile, path: Path, particles: Particles, n_shell: int) -> np.ndarray:
@@ -199,6 +277,7 @@ def _noise(star: StarFile, path: Path, particles: Particles, n_shell: int) -> np
 def _spectrum(star: StarFile, path: Path, name: str, n_shell: int) -> np.ndarray:
     columns = _columns(star, name, path)
     sigma2 = np.zeros(n_shell)
+    check_shells(columns, n_shell)
     sigma2[columns.integers("rlnSpectralIndex")] = columns.numbers("rlnSigma2Noise")
     return sigma2
 
@@ -211,7 +290,7 @@ def _sampling(pairs: _Pairs, model: _Pairs) -> dict[str, Any]:
     sigma = model.number("rlnSigmaPriorRotAngle", 0.0)
     return {
         "symmetry": pairs.text("rlnSymmetryGroup"),
-        "healpix_order": int(pairs.number("rlnHealpixOrder")),
+        "healpix_order": whole(pairs.number("rlnHealpixOrder"), ORDERS, f"{pairs.path}: rlnHealpixOrder"),
         "psi_step_deg": pairs.number("rlnPsiStep"),
         "offset_range_A": pairs.number("rlnOffsetRange"),
         "offset_step_A": pairs.number("rlnOffsetStep"),
@@ -286,14 +365,15 @@ def _options(general: _Pairs, model: _Pairs) -> dict[str, Any]:
 
 
 def _params(general: _Pairs) -> dict[str, Any]:
-    """Return what PREFIX_params.json holds, beside the optimiser file or where the output root says."""
+    """Return what PREFIX_params.json holds, beside the optimiser file or where the output root says; {} if damaged."""
     root = Path(general.text("rlnOutputRootName"))
     for folder in (general.path.parent, root.parent):
         path = folder / f"{root.name}_params.json"
         if path.is_file():
             try:
                 content = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise InputError(f"{path} is damaged: {error}.") from error
-            return dict(content)
+            except (OSError, ValueError):
+                continue
+            if isinstance(content, dict):
+                return dict(content)
     return {}

@@ -55,6 +55,26 @@ def group_table(particles: Particles, half: int | None, scale: np.ndarray) -> pd
     )
 
 
+def group_noise(particles: Particles, sigma2_noise: np.ndarray) -> np.ndarray:
+    """Return the noise per scale group as RELION 3.1 keeps it: the mean of its particles' optics groups.
+
+    Parameters
+    ----------
+    particles : n particles
+        In the scale groups of ``group_table``.
+    sigma2_noise : (n_optics, n_shell)
+        Variance per optics group.
+
+    Returns
+    -------
+    (n_group, n_shell)
+    """
+    names, index = np.unique(particles.group_name.astype(str), return_inverse=True)
+    count = np.zeros((len(names), len(sigma2_noise)))
+    np.add.at(count, (index, particles.optics_index), 1.0)
+    return np.asarray((count / count.sum(axis=1, keepdims=True)) @ sigma2_noise)
+
+
 def pose_columns(poses: PoseValues, particles: Particles) -> dict[str, np.ndarray]:
     """Return the columns of ``_data.star`` that change from iteration to iteration, without the poses themselves."""
     groups = np.unique(particles.group_name.astype(str), return_inverse=True)[1]
@@ -76,9 +96,14 @@ def _shells(n_shell: int, box_size: int, voxel_size_A: float) -> dict[str, np.nd
 
 
 def model_tables(
-    state: RunState, model: ModelValues, map_path: str, *, groups: pd.DataFrame, settings: RunSettings
+    state: RunState, model: ModelValues, particles: Particles, *, half: int | None, map_path: str, settings: RunSettings
 ) -> dict[str, Table]:
-    """Return the tables of a ``_model.star`` (RELION ml_model.cpp)."""
+    """Return the tables of a ``_model.star``, of the model of a half-set or (None) of all particles.
+
+    Noise is written per optics group as RELION 4 and 5 do, and for RELION 3.1 per scale group too; except beside
+    particles in the form of RELION 5, which 3.1 does not read.
+    """
+    groups = group_table(particles, half, model.scale)
     n_shell = len(model.tau2)
     shells = _shells(n_shell, state.box_size, state.voxel_size_A)
     frequency = shells["rlnResolution"]
@@ -99,12 +124,19 @@ def model_tables(
         "model_class_1": pd.DataFrame(spectra),
         "model_groups": groups,
     }
-    for number, sigma2 in enumerate(model.sigma2_noise, start=1):
-        noise = pd.DataFrame({**_shells(len(sigma2), state.box_size, state.voxel_size_A), "rlnSigma2Noise": sigma2})
-        tables[f"model_optics_group_{number}"] = noise[noise["rlnSigma2Noise"] > 0]
+    tables |= _noise_tables(state, "model_optics_group", model.sigma2_noise)
+    if particles.version != "5.0":
+        tables |= _noise_tables(state, "model_group", group_noise(particles, model.sigma2_noise))
     tables["model_pdf_orient_class_1"] = pd.DataFrame({"rlnOrientationDistribution": model.pdf_direction})
     tables[EXTRA_TABLE] = scalar_fields(model, "model")
     return tables
+
+
+def _noise_tables(state: RunState, name: str, sigma2_noise: np.ndarray) -> dict[str, Table]:
+    """Return one table per row of ``sigma2_noise``, without the shells that are 0."""
+    shells = _shells(sigma2_noise.shape[1], state.box_size, state.voxel_size_A)
+    spectra = (pd.DataFrame({**shells, "rlnSigma2Noise": sigma2})[sigma2 > 0] for sigma2 in sigma2_noise)
+    return {f"{name}_{number}": spectrum for number, spectrum in enumerate(spectra, start=1)}
 
 
 def _class_row(state: RunState, model: ModelValues, map_path: str) -> ListTable:

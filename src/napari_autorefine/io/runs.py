@@ -16,9 +16,9 @@ from napari_autorefine.io.bild import write_direction_cylinders
 from napari_autorefine.io.files import FileSet, replacing, write_error
 from napari_autorefine.io.mrc import write_volume
 from napari_autorefine.io.resume import SavedRun, read_run
+from napari_autorefine.io.run_integrity import FILE_TABLE, close_optimiser, file_table, promise
 from napari_autorefine.io.run_state import ModelValues, RunSettings, RunState
 from napari_autorefine.io.run_tables import (
-    group_table,
     model_tables,
     optimiser_tables,
     pose_columns,
@@ -146,8 +146,7 @@ class RunFolder:
     def _model(
         self, state: RunState, model: ModelValues, particles: Particles, *, half: int | None, map_path: Path
     ) -> dict[str, Table]:
-        groups = group_table(particles, half, model.scale)
-        return model_tables(state, model, str(map_path), groups=groups, settings=self.settings)
+        return model_tables(state, model, particles, half=half, map_path=str(map_path), settings=self.settings)
 
     def _write_common(
         self,
@@ -169,9 +168,11 @@ class RunFolder:
         names = {"rlnOutputRootName": str(self.prefix)}
         names |= dict(zip(("rlnModelStarFile", "rlnModelStarFile2"), map(str, models), strict=False))
         names |= {"rlnExperimentalDataStarFile": str(data), "rlnOrientSamplingStarFile": str(sampling)}
-        comments = (f"RELION optimiser; written by napari-autorefine {software_version()}", self.settings.command_line)
-        optimiser = optimiser_tables(state, names, self.settings)
-        self._star(files, self.path("optimiser.star", iteration), optimiser, particles, comments=comments)
+        comments = (promise(f"napari-autorefine {software_version()}"), self.settings.command_line)
+        optimiser = optimiser_tables(state, names, self.settings) | {FILE_TABLE: file_table(files)}
+        path = self.path("optimiser.star", iteration)
+        self._star(files, path, optimiser, particles, comments=comments)
+        close_optimiser(files.temporary(path))
 
     @staticmethod
     def _star(

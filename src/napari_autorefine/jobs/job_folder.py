@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from napari_autorefine.errors import InputError
 from napari_autorefine.io.files import replacing, write_error
+from napari_autorefine.io.run_integrity import prefix_to_go_on
 from napari_autorefine.jobs.job_events import ENDED, State
 from napari_autorefine.params import describe
 
@@ -25,7 +26,7 @@ _SILENT_S = 30.0
 _CLOCK_S = 5.0
 _SUFFIXES = frozenset({".mrc", ".mrcs", ".map", ".star"})
 _LOG_LINES = 12
-_OPTIMISER = re.compile(r"(_ct\d+)?(_it\d+)?_optimiser\.star$")
+_CONTINUED = re.compile(r"_ct\d+$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +74,7 @@ def output_of_params(params: BaseModel) -> str:
                 return str(value)
     continued = getattr(params, "continue_from", None)
     if continued:
-        return _OPTIMISER.sub("", str(continued))
+        return _CONTINUED.sub("", str(prefix_to_go_on(str(continued))))
     raise InputError("The output has no name; give it with --o.")
 
 

@@ -18,12 +18,13 @@ from napari_autorefine.errors import InputError
 from napari_autorefine.events import Event, Finished, Message
 from napari_autorefine.io.runs import RunFolder, SavedRun
 from napari_autorefine.io.screening import Screening, check_images
+from napari_autorefine.jobs.continuing import resumed, saved_state, usable_state
 from napari_autorefine.jobs.image_source import ImagesInMemory, memory_notes, scratch_copy
 from napari_autorefine.jobs.record import output_of
 from napari_autorefine.jobs.refine_inputs import RefineInputs, check_output, check_space, load_inputs, messages
 from napari_autorefine.jobs.refine_params import RefineParams
 from napari_autorefine.jobs.relion_options import FOREIGN_OPTIONS
-from napari_autorefine.jobs.run_files import RunFiles, assign_halves, resumed, saved_state
+from napari_autorefine.jobs.run_files import RunFiles, assign_halves
 from napari_autorefine.model.particles import Particles
 from napari_autorefine.model.volume import Volume
 
@@ -44,7 +45,7 @@ def refine(params: RefineParams) -> Iterator[Event]:
     saved: SavedRun | None = None
     if params.continue_from is not None:
         params, saved, going_on = resumed(params)
-        yield going_on
+        yield from going_on
     params = with_files_of_folders(with_seed(params))
     check_output(params)
     inputs = load_inputs(params, saved)
@@ -59,7 +60,7 @@ def refine(params: RefineParams) -> Iterator[Event]:
         files.write_start(screening, inputs.particles, resampled_mask=_resampled_mask(inputs))
         last: RefinementState | None = None
         try:
-            for item in loop.refine(problem, options, None if saved is None else saved_state(saved)):
+            for item in loop.refine(problem, options, _state(saved, params)):
                 if isinstance(item, RefinementState):
                     last = item
                     files.write(item)
@@ -72,6 +73,13 @@ def refine(params: RefineParams) -> Iterator[Event]:
                 files.withdraw()
             raise
         yield _finished(last, files, screening)
+
+
+def _state(saved: SavedRun | None, params: RefineParams) -> RefinementState | None:
+    """Return the state to go on from, None for a new run."""
+    if saved is None:
+        return None
+    return usable_state(saved_state(saved), saved, params.ini_high_A) if saved.is_relion else saved_state(saved)
 
 
 def _resampled_mask(inputs: RefineInputs) -> Volume | None:

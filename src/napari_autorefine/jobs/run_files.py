@@ -11,46 +11,22 @@ import numpy as np
 
 from napari_autorefine.engine.grids import make_orientation_grid
 from napari_autorefine.engine.randomness import random_halves
-from napari_autorefine.engine.state import Convergence, HalfModel, Poses, RefinementState, Sampling
+from napari_autorefine.engine.state import RefinementState
 from napari_autorefine.errors import InputError
-from napari_autorefine.events import Message
 from napari_autorefine.io.mrc import write_volume
-from napari_autorefine.io.runs import RunFolder, RunSettings, SavedRun, read_run
+from napari_autorefine.io.runs import RunFolder, RunSettings
 from napari_autorefine.io.screening import Screening
 from napari_autorefine.jobs.record import record_values
 from napari_autorefine.jobs.refine_params import RefineParams
 from napari_autorefine.model.particles import Particles
 from napari_autorefine.model.symmetry import point_group
 from napari_autorefine.model.volume import Volume
-from napari_autorefine.params import command_line, make_params
+from napari_autorefine.params import command_line
 
 _OWN_FILE = re.compile(
     r"_(it\d{3,}_.+\.(star|mrc|bild)|(optimiser|data|model|sampling|excluded)\.star|params\.json"
     r"|class001\.mrc|class001_angdist\.bild|solvent_mask\.mrc|half[12]_class001_unfil\.mrc)$"
 )
-_ONCE = {name: RefineParams.model_fields[name].default for name in ("overwrite", "force_converge", "max_iterations")}
-"""Parameters that hold for one call and not for the next one that goes on."""
-_RESTORED = (
-    "mask_edge_px",
-    "zero_mask",
-    "flatten_solvent",
-    "solvent_correct_fsc",
-    "mask",
-    "low_resol_join_halves_A",
-    "adaptive_fraction",
-    "auto_local_healpix_order",
-    "max_significant",
-    "strict_highres_exp_A",
-    "tau2_fudge",
-    "pad",
-    "ctf",
-    "ctf_intact_first_peak",
-    "norm",
-    "scale",
-    "particle_diameter_A",
-    "random_seed",
-)
-"""Names of RefineParams that an optimiser file records too."""
 
 
 class RunFiles:
@@ -139,56 +115,6 @@ def assign_halves(particles: Particles, seed: int) -> Particles:
     if len(np.unique(half)) < 2:
         raise InputError(f"--random_seed {seed} puts all {len(half)} particles into one half-set; give another.")
     return replace(particles, half=half)
-
-
-def resumed(params: RefineParams) -> tuple[RefineParams, SavedRun, Message]:
-    """Return the parameters of the run to go on with, changed by those given now, its last state, a message.
-
-    Files go on under the old name; RELION's ``_ctNNN`` is appended when later iterations are there already.
-    """
-    saved = read_run(str(params.continue_from))
-    values = saved.params.get("parameters") or _recorded(saved, str(params.continue_from))
-    given = {name: getattr(params, name) for name in params.model_fields_set}
-    merged = make_params(RefineParams, {**values, **_ONCE, **given})
-    root = RunFolder(merged.output)
-    newest = max((_iteration(path) for path in root.existing()), default=-1)
-    if newest <= saved.iteration or merged.overwrite:
-        text = f"Going on from iteration {saved.iteration} as {merged.output}."
-        return merged, saved, Message(text=text)
-    output = f"{merged.output}_ct{saved.iteration}"
-    text = f"{merged.output} has iterations after {saved.iteration}, so the new ones are named {output}."
-    return merged.model_copy(update={"output": output}), saved, Message(text=text)
-
-
-def saved_state(saved: SavedRun) -> RefinementState:
-    """Return the engine's state of a run that was read from its files."""
-    return RefinementState(
-        iteration=saved.iteration,
-        box_size=saved.box_size,
-        voxel_size_A=saved.voxel_size_A,
-        halves=(HalfModel(**saved.halves[0]), HalfModel(**saved.halves[1])),
-        fsc=saved.fsc,
-        poses=Poses(**saved.poses),
-        sampling=Sampling(**saved.sampling),
-        convergence=Convergence(**saved.convergence),
-    )
-
-
-def _iteration(optimiser: Path) -> int:
-    found = re.search(r"_it(\d+)_optimiser\.star$", optimiser.name)
-    return int(found.group(1)) if found else 10**6
-
-
-def _recorded(saved: SavedRun, optimiser: str) -> dict[str, Any]:
-    """Return parameters of a run without params.json, as RELION's own."""
-    values = {name: saved.options[name] for name in _RESTORED if name in saved.options}
-    data = re.sub(r"optimiser\.star$", "data.star", optimiser)
-    return values | {
-        "particles": data,
-        "reference": optimiser,
-        "output": saved.prefix,
-        "symmetry": saved.sampling["symmetry"],
-    }
 
 
 def _settings(params: RefineParams, particle_diameter_A: float) -> RunSettings:
