@@ -15,6 +15,7 @@ from napari_autorefine.engine.search import Search, SearchSettings
 from napari_autorefine.engine.setup import Setup
 from napari_autorefine.engine.slices import SharedSlices
 
+EDGE = 1.0 + 1e-5  # samples on the sphere |q| = r_max itself are inside, whatever their rounding
 # An image that fits this many orientations of a grid tells nothing about them at that spacing. On the first, rough grid
 # every image may be like that.
 _ROUGH_ORDER, _MOST_ROTATIONS, _MOST_FINE_ROTATIONS = 2, 1000, 250

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterable
 from math import ceil
 
 import numpy as np
 
 from napari_autorefine.engine.accuracy import Accuracy, particle_accuracy
-from napari_autorefine.engine.block import BlockResult, run_block
+from napari_autorefine.engine.block import BlockResult
 from napari_autorefine.engine.context import GroupGeometry, GroupModel, HalfContext
-from napari_autorefine.engine.device import DeviceTeam, in_turn, resident_context, resident_geometry
-from napari_autorefine.engine.half_job import HalfJob, IterationPlan, make_search, matrix_source
-from napari_autorefine.engine.insertion import HalfSum, OrientationTable
-from napari_autorefine.engine.prepare import BlockSource, cut_into_blocks, transfer
+from napari_autorefine.engine.device import in_turn, resident_context, resident_geometry
+from napari_autorefine.engine.half_job import EDGE, HalfJob, IterationPlan
+from napari_autorefine.engine.half_search import HalfSearch, work_order
+from napari_autorefine.engine.prepare import BlockSource, transfer
 from napari_autorefine.engine.projector import make_reference
 from napari_autorefine.engine.reconstruction import Accumulators
 from napari_autorefine.engine.setup import Setup
-from napari_autorefine.engine.slices import SharedSlices, share_slices
 from napari_autorefine.engine.state import HalfModel
 from napari_autorefine.engine.sums import HalfStatistics, PoseTable, new_norms
 from napari_autorefine.engine.workers import Workers
 from napari_autorefine.events import Message, Progress
 from napari_autorefine.xp import is_out_of_memory, on_device, release_device_memory
 
-_BLOCK_GLOBAL, _BLOCK_LOCAL = 16, 16
 _N_ACCURACY = 100
 _SCALE_SSNR = 3.0
-EDGE = 1.0 + 1e-5  # samples on the sphere |q| = r_max itself are inside, whatever their rounding
-_WAITING_BYTES = 192 << 20
 
 
 def half_context(
@@ -128,86 +123,38 @@ def _accuracy_of(
     )
 
 
+class HalfTally:
+    """Statistics of one half-set and the new poses of its particles; blocks are taken in their fixed order."""
+
+    def __init__(self, setup: Setup, norm_average: float, *, n_dir: int, table: PoseTable) -> None:
+        self._norm_average = norm_average
+        self._is_corrected = setup.options.norm
+        self._table = table
+        self.statistics = HalfStatistics.zeros(
+            n_optics=len(setup.optics), n_shell=setup.n_shell, n_group=len(setup.group_names), n_dir=n_dir
+        )
+
+    def take(self, result: BlockResult) -> None:
+        """Add a block."""
+        norms = new_norms(result, self._norm_average, is_corrected=self._is_corrected)
+        self.statistics.add(result, norms)
+        self._table.fill(result, norms)
+
+
 def run_half(
     job: HalfJob, table: PoseTable, workers: Workers, done: int
 ) -> Generator[Progress | Message, None, tuple[HalfStatistics, Accumulators]]:
     """Search one half-set; yields progress, returns sums and the Fourier volume, fills the pose table."""
     setup, options = job.setup, job.setup.options
-    members = _work_order(job, setup.members(job.context.half))
-    half_sum = _half_sum(job, workers)
-    statistics = HalfStatistics.zeros(
-        n_optics=len(setup.optics),
-        n_shell=setup.n_shell,
-        n_group=len(setup.group_names),
-        n_dir=job.grid.orientations.n_dir,
-    )
-
+    members = work_order(setup.members(job.context.half), job.source.poses.euler_deg, is_local=job.is_local)
+    tally = HalfTally(setup, job.context.norm_average, n_dir=job.grid.orientations.n_dir, table=table)
     total = len(setup.half)
-    with ExitStack() as stack:
-        team = stack.enter_context(DeviceTeam(job, half_sum.accumulators, half_sum.r2_max)) if options.devices else None
-        for result in _results(job, members, workers, team):
-            norms = new_norms(result, job.context.norm_average, is_corrected=options.norm)
-            statistics.add(result, norms)
-            table.fill(result, norms)
-            for particle in result.results:
-                for entry in particle.insertions:
-                    half_sum.add(result.group, entry)
+    with HalfSearch(job, workers) as search:
+        for result in search.results(search.cut(members)):
+            tally.take(result)
             done += len(result.particles)
-            yield from () if team is None else team.notes()
+            yield from search.notes()
             yield Progress(stage="expectation", done=done, total=total, iteration=job.plan.iteration)
-        accumulators = half_sum.finish({g.index: matrix_source(g, job.grid) for g in job.geometries})
-        if team is not None:
-            team.finish()
+        accumulators = search.finish()
     table.level_intensity(members, is_estimated=options.particle_scale and not job.plan.is_cc)
-    return statistics, accumulators
-
-
-def _results(job: HalfJob, members: np.ndarray, workers: Workers, team: DeviceTeam | None) -> Iterator[BlockResult]:
-    """Search blocks of particles, on the devices where there are any; results come in the order of the blocks."""
-    optics_index = job.setup.problem.particles.optics_index
-    if team is not None:
-        return team.results(cut_into_blocks(members, optics_index, team.block_size), workers)
-    shared = _shared_slices(job, workers)
-    blocks = cut_into_blocks(members, optics_index, _BLOCK_LOCAL if job.is_local else _BLOCK_GLOBAL)
-    return workers.ordered(lambda indices: run_block(make_search(job, indices, shared)), blocks)
-
-
-def _work_order(job: HalfJob, members: np.ndarray) -> np.ndarray:
-    """Particles that look alike next to each other, so that neighbours read the same part of the reference."""
-    if not job.is_local:
-        return members
-    euler = np.radians(job.source.poses.euler_deg[members])
-    band = np.floor(np.degrees(euler[:, 1]) / 5.0)
-    return members[np.lexsort((euler[:, 0] * (1 - 2 * (band % 2)), band))]
-
-
-def _shared_slices(job: HalfJob, workers: Workers) -> dict[int, SharedSlices]:
-    if job.is_local:
-        return {}
-    budget = job.setup.options.memory_bytes // (4 * len(job.geometries))
-    return {
-        g.index: share_slices(
-            job.context, g, job.grid, n_particle=job.n_particle_of(g), memory_bytes=budget, run=workers.each
-        )
-        for g in job.geometries
-    }
-
-
-def _half_sum(job: HalfJob, workers: Workers) -> HalfSum:
-    setup = job.setup
-    accumulators = Accumulators.zeros(setup.box_size, pad=setup.options.pad, r_max=job.plan.current_size / 2)
-    budget = setup.options.memory_bytes // (4 * len(job.geometries))
-    tables = {}
-    if not job.is_local and not job.plan.is_cc:
-        n_fine = job.n_fine_orientation
-        for g in job.geometries:
-            if OrientationTable.nbytes(n_fine, g.samples.n_sample) <= budget:
-                tables[g.index] = OrientationTable.zeros(n_fine, g.samples.n_sample, g.samples.rows)
-    return HalfSum(
-        accumulators=accumulators,
-        r2_max=accumulators.r2_max * EDGE,
-        run=workers.each,
-        n_slabs=workers.threads,
-        limit_bytes=_WAITING_BYTES,
-        tables=tables,
-    )
+    return tally.statistics, accumulators

@@ -15,11 +15,11 @@ import numpy as np
 
 from napari_autorefine.engine.accuracy import DECISIVE
 from napari_autorefine.engine.accuracy import Accuracy as MeasuredAccuracy
-from napari_autorefine.engine.context import GroupGeometry, SearchGrid, reference_shells
+from napari_autorefine.engine.context import GroupGeometry, reference_shells
 from napari_autorefine.engine.convergence import check_convergence, pose_changes, with_changes, with_resolution
 from napari_autorefine.engine.first_pass import reach_of
 from napari_autorefine.engine.grids import OrientationGrid, make_orientation_grid
-from napari_autorefine.engine.half_job import HalfJob, IterationPlan
+from napari_autorefine.engine.half_job import IterationPlan
 from napari_autorefine.engine.halfmaps import Halves, final_maps, finish_sums, iterate_maps, update_parameters
 from napari_autorefine.engine.images import coefficient_count
 from napari_autorefine.engine.iteration import (
@@ -43,13 +43,21 @@ from napari_autorefine.engine.sampling import (
     strict_image_size,
     with_fsc,
 )
-from napari_autorefine.engine.setup import Setup, group_geometry, prepare_setup
+from napari_autorefine.engine.search_step import (
+    Crew,
+    HalfSums,
+    SearchStep,
+    StepGeometry,
+    block_source,
+    half_job,
+)
+from napari_autorefine.engine.setup import Setup, prepare_setup
 from napari_autorefine.engine.spectra import current_resolution_shell, low_pass_shell
 from napari_autorefine.engine.start import initial_state
 from napari_autorefine.engine.state import HalfModel, RefinementState
 from napari_autorefine.engine.sums import HalfStatistics, PoseTable
 from napari_autorefine.engine.workers import Workers
-from napari_autorefine.events import Event, IterationDone, Message
+from napari_autorefine.events import Event, IterationDone, Message, Progress
 
 _ROUGHEST_PARENT_ORDER = 2
 
@@ -57,7 +65,11 @@ Step = Generator[Event | RefinementState, None, RefinementState]
 
 
 def refine(
-    problem: RefinementProblem, options: RefineOptions, resume: RefinementState | None = None
+    problem: RefinementProblem,
+    options: RefineOptions,
+    resume: RefinementState | None = None,
+    *,
+    crew: Crew | None = None,
 ) -> Iterator[Event | RefinementState]:
     """Refine until convergence.
 
@@ -71,6 +83,7 @@ def refine(
     problem : particles, images, reference
     options : how to refine
     resume : go on from this state instead of from the reference
+    crew : processes that search the particles instead of this one
     """
     setup = prepare_setup(problem, options)
     with Workers(options.threads) as workers:
@@ -79,7 +92,7 @@ def refine(
             state = yield from initial_state(setup, workers)
             yield state
         while not state.is_final and state.iteration < options.max_iterations:
-            state = yield from _iterate(setup, state, workers)
+            state = yield from _iterate(setup, state, workers, crew)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +106,7 @@ class _Searched:
     table: PoseTable
 
 
-def _iterate(setup: Setup, state: RefinementState, workers: Workers) -> Step:
+def _iterate(setup: Setup, state: RefinementState, workers: Workers, crew: Crew | None) -> Step:
     started = time.perf_counter()
     options = setup.options
     accuracy = Accuracy(rot_deg=state.halves[0].accuracy_rot_deg, trans_A=state.halves[0].accuracy_trans_A)
@@ -103,7 +116,7 @@ def _iterate(setup: Setup, state: RefinementState, workers: Workers) -> Step:
     if is_final:
         yield Message(text=f"Last iteration, with all data to Nyquist: {decision.reason}.")
     plan = plan_iteration(setup, state, is_final=is_final)
-    searched = yield from _expectation(setup, state, plan, workers)
+    searched = yield from _expectation(setup, state, plan, workers, crew)
     state, messages = maximize(setup, searched, plan)
     yield from messages
     yield state
@@ -198,16 +211,10 @@ def _local_screening_size(setup: Setup, state: RefinementState, index: int, coar
 
 
 def _expectation(
-    setup: Setup, state: RefinementState, plan: IterationPlan, workers: Workers
+    setup: Setup, state: RefinementState, plan: IterationPlan, workers: Workers, crew: Crew | None
 ) -> Generator[Event | RefinementState, None, _Searched]:
-    """Choose the grid and search all particles, one half after the other."""
-    source = BlockSource(
-        particles=setup.problem.particles,
-        poses=state.poses,
-        read_images=setup.problem.read_images,
-        options=setup.options,
-        scale_group=setup.scale_group,
-    )
+    """Choose the grid and search all particles."""
+    source = block_source(setup, state.poses)
     table = PoseTable.like(state.poses)
     state = _with_perturbation(setup, state, plan)
     if plan.iteration > 1 or not plan.is_cc:
@@ -223,32 +230,34 @@ def _expectation(
                 yield Message(text=f"Search: {decision.reason}.")
     plan = with_screening(setup, state, plan)
     state, orientations = _with_directions(setup, state)
-    grid = SearchGrid.from_sampling(state.sampling, orientations)
-    geometries = _geometries(setup, grid, plan)
-    statistics, sums, done = [], [], 0
-    for half in (1, 2):
-        job = HalfJob(
-            setup=setup,
-            source=source,
-            plan=plan,
-            grid=grid,
-            geometries=geometries,
-            context=half_context(setup, state.halves[half - 1], half, plan, geometries, setup.options.threads),
-            is_local=state.sampling.is_local,
-            sigma_angle_deg=state.sampling.sigma_angle_deg,
-        )
-        half_statistics, half_sums = yield from run_half(job, table, workers, done)
-        done += half_statistics.n_particle
-        statistics.append(half_statistics)
-        sums.append(half_sums)
-        del job
+    geometry = StepGeometry.of(setup, state.sampling, plan, orientations)
+    step = SearchStep(plan=plan, sampling=state.sampling, poses=state.poses, models=state.halves)
+    if crew is None:
+        first, second = yield from _search(setup, step, geometry, table, workers)
+    else:
+        first, second = yield from crew.search(setup, step, orientations.n_dir, table)
     return _Searched(
         state=state,
-        statistics=(statistics[0], statistics[1]),
-        sums=(sums[0], sums[1]),
-        geometries=geometries,
+        statistics=(first[0], second[0]),
+        sums=(first[1], second[1]),
+        geometries=geometry.groups,
         table=table,
     )
+
+
+def _search(
+    setup: Setup, step: SearchStep, geometry: StepGeometry, table: PoseTable, workers: Workers
+) -> Generator[Progress | Message, None, tuple[HalfSums, HalfSums]]:
+    """Search all particles in this process, one half after the other."""
+    source, threads = block_source(setup, step.poses), setup.options.threads
+    first = yield from run_half(
+        half_job(setup, step, 1, geometry=geometry, source=source, threads=threads), table, workers, 0
+    )
+    done = first[0].n_particle
+    second = yield from run_half(
+        half_job(setup, step, 2, geometry=geometry, source=source, threads=threads), table, workers, done
+    )
+    return first, second
 
 
 def _with_perturbation(setup: Setup, state: RefinementState, plan: IterationPlan) -> RefinementState:
@@ -260,14 +269,9 @@ def _with_perturbation(setup: Setup, state: RefinementState, plan: IterationPlan
 def _accuracy(
     setup: Setup, state: RefinementState, plan: IterationPlan, source: BlockSource, workers: Workers
 ) -> MeasuredAccuracy:
-    grid = SearchGrid.from_sampling(state.sampling, make_orientation_grid(0, setup.group))
-    geometries = _geometries(setup, grid, plan)
-    context = half_context(setup, state.halves[0], 1, plan, geometries, setup.options.threads)
-    return expected_accuracy(setup, source, context, geometries, workers)
-
-
-def _geometries(setup: Setup, grid: SearchGrid, plan: IterationPlan) -> tuple[GroupGeometry, ...]:
-    return tuple(group_geometry(setup, i, grid, plan.sizes[i]) for i in range(len(setup.optics)))
+    groups = StepGeometry.of(setup, state.sampling, plan, make_orientation_grid(0, setup.group)).groups
+    context = half_context(setup, state.halves[0], 1, plan, groups, setup.options.threads)
+    return expected_accuracy(setup, source, context, groups, workers)
 
 
 def _with_accuracy(halves: tuple[HalfModel, HalfModel], accuracy: MeasuredAccuracy) -> tuple[HalfModel, HalfModel]:

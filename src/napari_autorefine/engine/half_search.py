@@ -1,0 +1,131 @@
+"""One half-set's search in this process: blocks go to its GPUs or threads, their images into one Fourier volume."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from types import TracebackType
+
+import numpy as np
+
+from napari_autorefine.engine.block import BlockResult, run_block
+from napari_autorefine.engine.device import DeviceTeam
+from napari_autorefine.engine.half_job import EDGE, HalfJob, make_search, matrix_source
+from napari_autorefine.engine.insertion import HalfSum, OrientationTable
+from napari_autorefine.engine.prepare import cut_into_blocks
+from napari_autorefine.engine.reconstruction import Accumulators
+from napari_autorefine.engine.slices import SharedSlices, share_slices
+from napari_autorefine.engine.workers import Workers
+from napari_autorefine.events import Message
+
+BLOCK_SIZE = 16
+_WAITING_BYTES = 192 << 20
+
+
+class HalfSearch:
+    """Searches particles of one half-set, any number of times, and adds up their weighted images; a context manager.
+
+    Results of blocks come in the order of the blocks and hold no images any more.
+    """
+
+    def __init__(self, job: HalfJob, workers: Workers) -> None:
+        self._job = job
+        self._workers = workers
+        self._stack = ExitStack()
+        self._team: DeviceTeam | None = None
+        self._shared: dict[int, SharedSlices] = {}
+
+    def __enter__(self) -> HalfSearch:
+        job = self._job
+        self._sum = _half_sum(job, self._workers)
+        if job.setup.options.devices:
+            self._team = self._stack.enter_context(DeviceTeam(job, self._sum.accumulators, self._sum.r2_max))
+        else:
+            self._shared = _shared_slices(job, self._workers)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._shared = {}
+        self._stack.__exit__(kind, error, trace)
+
+    def cut(self, members: np.ndarray) -> list[np.ndarray]:
+        """Cut particles, in their work order, into blocks as large as is good here."""
+        size = BLOCK_SIZE if self._team is None else self._team.block_size
+        return cut_into_blocks(members, self._job.setup.problem.particles.optics_index, size)
+
+    def results(self, blocks: Sequence[np.ndarray]) -> Iterator[BlockResult]:
+        """Search blocks, on the devices where there are any."""
+        for result in self._searched(blocks):
+            for particle in result.results:
+                for entry in particle.insertions:
+                    self._sum.add(result.group, entry)
+            yield replace(result, results=tuple(replace(particle, insertions=()) for particle in result.results))
+
+    def notes(self) -> Iterator[Message]:
+        """Yield what there is to say about devices since the last call."""
+        if self._team is not None:
+            yield from self._team.notes()
+
+    def finish(self) -> Accumulators:
+        """Return the Fourier volume of everything searched; nothing can be searched afterwards."""
+        job = self._job
+        accumulators = self._sum.finish({g.index: matrix_source(g, job.grid) for g in job.geometries})
+        if self._team is not None:
+            self._team.finish()
+        return accumulators
+
+    def _searched(self, blocks: Sequence[np.ndarray]) -> Iterator[BlockResult]:
+        if self._team is not None:
+            return self._team.results(blocks, self._workers)
+        return self._workers.ordered(lambda indices: run_block(make_search(self._job, indices, self._shared)), blocks)
+
+
+def work_order(members: np.ndarray, euler_deg: np.ndarray, *, is_local: bool) -> np.ndarray:
+    """Particles that look alike next to each other, so that neighbours read the same part of the reference.
+
+    Parameters
+    ----------
+    members : (n,) particles of a half-set
+    euler_deg : (N, 3) angles of all particles
+    is_local : in global searches the order is kept
+    """
+    if not is_local:
+        return members
+    euler = np.radians(euler_deg[members])
+    band = np.floor(np.degrees(euler[:, 1]) / 5.0)
+    return members[np.lexsort((euler[:, 0] * (1 - 2 * (band % 2)), band))]
+
+
+def _shared_slices(job: HalfJob, workers: Workers) -> dict[int, SharedSlices]:
+    if job.is_local:
+        return {}
+    budget = job.setup.options.memory_bytes // (4 * len(job.geometries))
+    return {
+        g.index: share_slices(
+            job.context, g, job.grid, n_particle=job.n_particle_of(g), memory_bytes=budget, run=workers.each
+        )
+        for g in job.geometries
+    }
+
+
+def _half_sum(job: HalfJob, workers: Workers) -> HalfSum:
+    setup = job.setup
+    accumulators = Accumulators.zeros(setup.box_size, pad=setup.options.pad, r_max=job.plan.current_size / 2)
+    budget = setup.options.memory_bytes // (4 * len(job.geometries))
+    tables = {}
+    if not job.is_local and not job.plan.is_cc:
+        n_fine = job.n_fine_orientation
+        for g in job.geometries:
+            if OrientationTable.nbytes(n_fine, g.samples.n_sample) <= budget:
+                tables[g.index] = OrientationTable.zeros(n_fine, g.samples.n_sample, g.samples.rows)
+    return HalfSum(
+        accumulators=accumulators,
+        r2_max=accumulators.r2_max * EDGE,
+        run=workers.each,
+        n_slabs=workers.threads,
+        limit_bytes=_WAITING_BYTES,
+        tables=tables,
+    )
