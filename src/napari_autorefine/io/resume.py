@@ -146,10 +146,10 @@ def _written_by(star: StarFile) -> tuple[str, tuple[int, ...]]:
 
 def _directions(star: StarFile) -> np.ndarray | None:
     table = star.loop("sampling_directions")
-    labels = ["rlnAngleRot", "rlnAngleTilt"]
+    labels = ("rlnAngleRot", "rlnAngleTilt")
     if table is None or not set(labels) <= set(table.columns):
         return None
-    return np.asarray(table[labels].to_numpy(np.float64))
+    return Columns(table=table, file="sampling file", name="sampling_directions").stacked(labels)
 
 
 def _check_complete(particles: Particles, models: tuple[StarFile, StarFile], path: Path) -> None:
@@ -217,6 +217,8 @@ def _half(star: StarFile, path: Path, particles: Particles) -> dict[str, Any]:
     classes = _columns(star, "model_classes", path)
     box_size = whole(general.number("rlnOriginalImageSize"), BOXES, f"{path}: rlnOriginalImageSize")
     n_shell = box_size // 2 + 1
+    if len(classes) != 1:
+        raise classes.error(f"there are {len(classes)} classes; only refinements of one can be continued")
     map_name = Path(str(classes.texts("rlnReferenceImage")[0]))
     map_path = map_name if map_name.is_file() else path.parent / map_name.name
     half = {
