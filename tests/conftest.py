@@ -89,8 +89,8 @@ _rlnDefocusAngle #6
 """
 
 
-@pytest.fixture
-def particle_set(tmp_path: Path) -> ParticleSet:
+def write_particle_set(tmp_path: Path) -> ParticleSet:
+    """Write the files of a ``ParticleSet``."""
     rng = np.random.default_rng(5)
     size, per_stack = 16, 6
     stacks = (tmp_path / "a.mrcs", tmp_path / "b.mrcs")
@@ -108,6 +108,11 @@ def particle_set(tmp_path: Path) -> ParticleSet:
     return ParticleSet(
         folder=tmp_path, star=star, stacks=stacks, reference=tmp_path / "ref.mrc", mask=tmp_path / "mask.mrc"
     )
+
+
+@pytest.fixture
+def particle_set(tmp_path: Path) -> ParticleSet:
+    return write_particle_set(tmp_path)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from napari_autorefine.model.frames import best_rotation
 from napari_autorefine.model.symmetry import point_group
 
 _LARGEST_RMSD_A = 4.0
+_FARTHEST_A = 1e6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +56,13 @@ def read_model(path: str | Path, *, assembly: str | None = None) -> AtomicModel:
     if not sites:
         raise InputError(f"Atomic model {file} holds no atoms; give a PDB or mmCIF file with atoms.")
     xyz = np.array([atom.pos.tolist() for atom in sites], dtype=np.float64)
+    if not (np.abs(xyz) < _FARTHEST_A).all():
+        raise InputError(f"Atomic model {file} has an atom at no sensible position; it is damaged.")
     atoms = Atoms(xyz_A=xyz, element=np.array([atom.element.name for atom in sites]))
-    rotations, shifts = _chain_motions(structure[0], xyz.mean(axis=0))
+    try:
+        rotations, shifts = _chain_motions(structure[0], xyz.mean(axis=0))
+    except UnicodeDecodeError as error:
+        raise InputError(f"Atomic model {file} has names that are no text ({error}); it is damaged.") from error
     return AtomicModel(atoms=atoms.centered(), rotations=rotations, shifts_A=shifts)
 
 

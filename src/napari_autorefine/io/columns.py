@@ -11,6 +11,8 @@ import pandas as pd
 from napari_autorefine.errors import InputError
 from napari_autorefine.io.files import printable
 
+_LARGEST_INTEGER = 2.0**53
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Columns:
@@ -74,9 +76,9 @@ class Columns:
     def integers(self, label: str, default: int | None = None) -> np.ndarray:
         """Return a column as (n,) int64."""
         values = self.numbers(label, default)
-        bad = np.flatnonzero(values != np.rint(values))
+        bad = np.flatnonzero((values != np.rint(values)) | (np.abs(values) > _LARGEST_INTEGER))
         if len(bad):
-            raise self.error(f"the value {values[bad[0]]} of {label} in row {bad[0] + 1} is not a whole number")
+            raise self.error(f"the value {values[bad[0]]:.15g} of {label} in row {bad[0] + 1} is not a whole number")
         return values.astype(np.int64)
 
     def stacked(self, labels: Sequence[str]) -> np.ndarray:

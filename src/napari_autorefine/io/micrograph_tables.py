@@ -133,7 +133,7 @@ def _table_with(star: StarFile, label: str, path: str | os.PathLike[str]) -> tup
 
 
 def _check_unique(columns: Columns, names: np.ndarray) -> None:
-    double = np.flatnonzero(pd.Series(names).duplicated())
+    double = np.flatnonzero(pd.Series(names, dtype=object).duplicated())
     if len(double):
         raise columns.error(f"the micrograph {names[double[0]]} of row {double[0] + 1} is listed twice; remove one")
 

@@ -14,6 +14,7 @@ from napari_autorefine.io.files import first_bytes, read_error
 from napari_autorefine.io.mrc import check_complete, read_data, read_header
 
 _TIFF_ENDINGS = (".tif", ".tiff")
+_MOST_COMPRESSED = 2000
 _COMPRESSED_ENDINGS = (".gz", ".bz2")
 
 
@@ -91,6 +92,10 @@ def _open_tiff(path: Path) -> MicrographImage:
         raise InputError(f"{path} holds {n_page} images of shape {shape}, not one micrograph; sum movies first.")
     if dtype is None or dtype.kind not in "iuf":
         raise InputError(f"{path}: its pixels are no plain numbers ({dtype}).")
+    if shape[0] * shape[1] * dtype.itemsize > _MOST_COMPRESSED * path.stat().st_size:
+        raise InputError(
+            f"{path} is damaged: it promises {shape[1]} x {shape[0]} pixels, but has too few bytes for them."
+        )
     return MicrographImage(path=path, shape=(shape[0], shape[1]))
 
 

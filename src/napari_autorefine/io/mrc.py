@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import mrcfile
 import numpy as np
+import psutil
 from mrcfile.dtypes import HEADER_DTYPE
 
 from napari_autorefine.errors import InputError
@@ -24,6 +25,8 @@ _DTYPES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
 _PACKED_4_BIT = 101
 _COMPRESSED: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open}
 _LARGEST_AXIS = 1_000_000
+_DEFLATE_RATIO = 1040  # no more bytes come out of one compressed byte
+_SMALL_BYTES = 1 << 28
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,6 +193,8 @@ def read_data(path: str | os.PathLike[str]) -> tuple[np.ndarray, MrcHeader]:
     """
     header = read_header(path)
     opener = _COMPRESSED.get(first_bytes(header.path, 2))
+    header = check_complete(header) if opener is None else header
+    _check_promise(header, opener)
     try:
         data = as_float32(map_sections(header), header) if opener is None else _read_compressed(header, opener)
     except OSError as error:
@@ -198,14 +203,30 @@ def read_data(path: str | os.PathLike[str]) -> tuple[np.ndarray, MrcHeader]:
     return np.ascontiguousarray(data.transpose(order)), header
 
 
+def _check_promise(header: MrcHeader, opener: Callable[..., Any] | None) -> None:
+    """Raise, before any memory is taken, when the values cannot be in the compressed file or do not fit."""
+    n_z, n_y, n_x = header.shape
+    promised = header.section_bytes * n_z
+    if opener is gzip.open and promised > _DEFLATE_RATIO * header.path.stat().st_size:
+        raise InputError(f"{header.path} is truncated: its header promises {promised} bytes of data.")
+    needed = promised + 4 * n_z * n_y * n_x
+    free = psutil.virtual_memory().available if needed > _SMALL_BYTES else needed
+    if needed > free:
+        raise InputError(
+            f"{header.path}: its {n_x} x {n_y} x {n_z} values need {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB"
+            " are free; cut it into smaller files."
+        )
+
+
 def _read_compressed(header: MrcHeader, opener: Callable[..., Any]) -> np.ndarray:
+    promised = header.section_bytes * header.shape[0]
     try:
         with opener(header.path, "rb") as file:
             file.seek(header.offset)
-            raw = file.read(header.section_bytes * header.shape[0])
+            raw = file.read(promised)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{header.path} is a damaged compressed file: {error}.") from error
-    if len(raw) < header.section_bytes * header.shape[0]:
+    if len(raw) < promised:
         raise InputError(f"{header.path} is truncated: {len(raw)} bytes of data instead of what its header promises.")
     n_z, n_y, _ = header.shape
     packed = header.mode == _PACKED_4_BIT

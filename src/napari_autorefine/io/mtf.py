@@ -7,6 +7,7 @@ import os
 import numpy as np
 
 from napari_autorefine.errors import InputError
+from napari_autorefine.io.columns import Columns
 from napari_autorefine.io.tables import read_star
 
 _LABELS = ("rlnResolutionInversePixel", "rlnMtfValue")
@@ -20,10 +21,11 @@ def read_mtf(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
     InputError
         No such columns, fewer than two rows, frequencies that do not rise, or a transfer of 0 or less.
     """
-    for table in read_star(path).tables.values():
+    for name, table in read_star(path).tables.items():
         if isinstance(table, dict) or any(label not in table for label in _LABELS):
             continue
-        frequency, value = (table[label].to_numpy(np.float64) for label in _LABELS)
+        columns = Columns(table=table, file=str(path), name=name)
+        frequency, value = (columns.numbers(label) for label in _LABELS)
         if len(frequency) < 2 or np.any(np.diff(frequency) <= 0):
             raise InputError(f"{path}: the frequencies of an MTF must rise from row to row, in two rows or more.")
         if np.any(value <= 0):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from napari_autorefine.errors import InputError
+from napari_autorefine.io.columns import Columns
 from napari_autorefine.io.optimisation_set import Kind, OptimisationSet, read_optimisation_set
 from napari_autorefine.io.star import read_particles
 from napari_autorefine.io.subtomograms import SubtomogramVolumes, TiltStacks
@@ -121,7 +122,8 @@ def _check_optics(particles: Particles, tomograms: Mapping[str, Tomogram], star:
     table = particles.optics_table
     for name, index in sorted(pairs):
         tomogram, group = tomograms[name], particles.optics[index]
-        unbinned = table[_UNBINNED].to_numpy()[index] if _UNBINNED in table else None
+        optics = Columns(table=table, file=star, name="optics")
+        unbinned = optics.numbers(_UNBINNED)[index] if _UNBINNED in table else None
         contrast = group.amplitude_contrast if "rlnAmplitudeContrast" in table else None
         compared = (
             ("pixel size (A)", unbinned, tomogram.pixel_size_A),

@@ -15,6 +15,7 @@ from napari_autorefine.errors import InputError
 from napari_autorefine.events import Event, Message
 from napari_autorefine.io.micrograph_tables import Coordinates, MicrographTable, read_micrographs, without_job
 from napari_autorefine.io.micrographs import MicrographImage
+from napari_autorefine.io.names import check_inner, inner_path
 from napari_autorefine.jobs.extract_inputs import (
     MICROGRAPH_FILES,
     biased,
@@ -135,8 +136,7 @@ def _tasks(
     tasks: dict[str, MicrographTask] = {}
     for row, first, count in zip(rows.tolist(), firsts.tolist(), counts.tolist(), strict=True):
         name, pixel_A = str(micrographs.names[row]), float(micrographs.pixel_size_A[micrographs.optics_index[row]])
-        root = os.path.splitext(without_job(name))[0]
-        root = "/".join(part for part in root.split("/") if part not in {"", ".", ".."})
+        root = check_inner(inner_path(os.path.splitext(without_job(name))[0]), f"{micrographs.file}: {name} as")
         stack = os.path.join(params.folder, f"{root}.mrcs")
         if stack in tasks:
             raise InputError(

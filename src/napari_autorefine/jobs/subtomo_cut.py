@@ -13,7 +13,7 @@ import pandas as pd
 from napari_autorefine.errors import InputError
 from napari_autorefine.events import Event, Message, Progress
 from napari_autorefine.io.mrc import map_sections, read_header, write_stack, write_volume
-from napari_autorefine.io.names import find_image_file, search_folders, split_image_name
+from napari_autorefine.io.names import check_inner, find_image_file, search_folders, split_image_name
 from napari_autorefine.io.optimisation_set import OptimisationSet, write_optimisation_set
 from napari_autorefine.io.subtomogram_columns import CENTERED, PIXELS, SUBTOMOGRAM_EULER, TWO_D_STACKS, VISIBLE
 from napari_autorefine.io.tables import VERSION_3_1, VERSION_5_0, Table, write_star
@@ -101,10 +101,14 @@ def cut_particles(
     Raises
     ------
     InputError
-        Tilt images that are missing or smaller than a particle needs.
+        Tilt images that are missing or smaller than a particle needs; names that lead out of the output folder.
     """
     frames = {name: tilt_images(tomogram, folder_of) for name, tomogram in tomograms.items()}
     numbers = _numbers(picks)
+    for name in tomograms:
+        check_inner(name, "The tomogram name")
+    for number in numbers:
+        check_inner(number, "The particle name")
     rows, names, visible = [], [], []
     with ThreadPoolExecutor(plan.threads) as pool:
         for done, (name, tomogram) in enumerate(tomograms.items()):
@@ -132,8 +136,9 @@ def cut_particles(
     table = _particle_table(picks, kept, tomograms, plan)
     images = {"rlnImageName": [one[0] for one in names]}
     images |= {VISIBLE: visible} if plan.is_stack else {"rlnCtfImage": [one[1] for one in names]}
+    columns = {label: pd.Series(texts, dtype=object) for label, texts in images.items()}
     tables: dict[str, Table] = {"optics": _optics_table(picks, tomograms, plan)}
-    tables["particles"] = table.assign(**images, **dict.fromkeys(_ORIGINS, 0.0))
+    tables["particles"] = table.assign(**columns, **dict.fromkeys(_ORIGINS, 0.0))
     if not plan.is_relion_4:
         tables = {"general": {TWO_D_STACKS: int(plan.is_stack)}, **tables}
     return CutParticles(tables=tables, version=VERSION_3_1 if plan.is_relion_4 else VERSION_5_0, rows=kept)
@@ -237,7 +242,7 @@ def _optics_table(picks: Picks, tomograms: dict[str, Tomogram], plan: CutPlan) -
     return pd.DataFrame(
         {
             "rlnOpticsGroup": [group.number for group in groups],
-            "rlnOpticsGroupName": [group.name for group in groups],
+            "rlnOpticsGroupName": pd.Series([group.name for group in groups], dtype=object),
             "rlnSphericalAberration": [group.cs_mm for group in groups],
             "rlnVoltage": [group.voltage_kV for group in groups],
             "rlnAmplitudeContrast": [group.amplitude_contrast for group in groups],
