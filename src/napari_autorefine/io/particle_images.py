@@ -76,6 +76,11 @@ class SubtomogramImages:
         return self.source.n_byte + int((2 * n * n * (n // 2 + 1)).sum()) * 4
 
     @property
+    def is_volume(self) -> bool:
+        """Whether particles are volumes."""
+        return isinstance(self.source, SubtomogramVolumes)
+
+    @property
     def has_weights(self) -> bool:
         """Whether there are volumes of CTF and multiplicity."""
         return bool(self._weight_files)

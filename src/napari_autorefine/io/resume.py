@@ -6,7 +6,8 @@ import json
 import math
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from napari_autorefine.io.star import read_particles
 from napari_autorefine.io.tables import ListTable, StarFile, read_star
 from napari_autorefine.model.particles import Particles
 
+_PROJECT = {"tomograms": "rlnTomoTomogramsFile", "trajectories": "rlnTomoTrajectoriesFile"}
 _WHOLE = re.compile(r"-?\d+$")
 _RELION = re.compile(r"RELION optimiser; version (\d+(?:\.\d+)*)")
 _FOREIGN = (
@@ -65,6 +67,7 @@ class SavedRun:
     is_noise_by_group : noise was per scale group, as in RELION 3.1
     directions_deg : (n_dir, 2) rot and tilt of the sampling file, None without
     foreign : what RELION did that this program does not, in words
+    project : tomograms and trajectories file of particles of tomograms, by these names
     """
 
     iteration: int
@@ -86,6 +89,7 @@ class SavedRun:
     is_noise_by_group: bool = False
     directions_deg: np.ndarray | None = None
     foreign: tuple[str, ...] = ()
+    project: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_run(optimiser: str | os.PathLike[str]) -> SavedRun:
@@ -134,6 +138,7 @@ def read_run(optimiser: str | os.PathLike[str]) -> SavedRun:
         is_noise_by_group="model_optics_group_1" not in first.tables,
         directions_deg=_directions(sampling_star),
         foreign=tuple(text for label, harmless, text in _FOREIGN if general.differs(label, harmless)),
+        project={name: general.text(label) for name, label in _PROJECT.items() if general.differs(label, "None")},
     )
 
 

@@ -8,6 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
+from napari_autorefine.io.optimisation_set import OptimisationSet
+
 
 class PoseValues(Protocol):
     """Hidden variables of n particles."""
@@ -271,7 +273,10 @@ class RunState(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSettings:
-    """Options of a run that RELION's files record; names and meanings are those of its command line."""
+    """Options of a run that RELION's files record; names and meanings are those of its command line.
+
+    ``files`` is the set that particles of tomograms came with, to be passed on; None for single particles.
+    """
 
     command_line: str = ""
     random_seed: int = 0
@@ -295,3 +300,4 @@ class RunSettings:
     ref_ctf_corrected: bool = True
     norm: bool = True
     scale: bool = True
+    files: OptimisationSet | None = None

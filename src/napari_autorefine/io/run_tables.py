@@ -119,7 +119,11 @@ def model_tables(
         "rlnSpectralOrientabilityContribution": model.orientability,
     }
     tables: dict[str, Table] = {
-        "model_general": _model_general(state, model, len(groups), settings),
+        "model_general": {
+            "rlnReferenceDimensionality": 3,
+            "rlnDataDimensionality": 3 if particles.form == "volume" else 2,
+            **_model_general(state, model, len(groups), settings),
+        },
         "model_classes": pd.DataFrame([_class_row(state, model, map_path)]).astype({"rlnReferenceImage": object}),
         "model_class_1": pd.DataFrame(spectra),
         "model_groups": groups,
@@ -157,8 +161,6 @@ def _model_general(state: RunState, model: ModelValues, n_group: int, settings: 
     sampling = state.sampling
     sigma = sampling.sigma_angle_deg if sampling.is_local else 0.0
     return {
-        "rlnReferenceDimensionality": 3,
-        "rlnDataDimensionality": 2,
         "rlnOriginalImageSize": state.box_size,
         "rlnCurrentResolution": state.convergence.current_resolution_A,
         "rlnCurrentImageSize": state.convergence.current_size,

@@ -15,6 +15,7 @@ from napari_autorefine.errors import InputError
 from napari_autorefine.io.bild import write_direction_cylinders
 from napari_autorefine.io.files import FileSet, replacing, write_error
 from napari_autorefine.io.mrc import write_volume
+from napari_autorefine.io.optimisation_set import write_optimisation_set
 from napari_autorefine.io.resume import SavedRun, read_run
 from napari_autorefine.io.run_integrity import FILE_TABLE, close_optimiser, file_table, promise
 from napari_autorefine.io.run_state import ModelValues, RunSettings, RunState
@@ -167,12 +168,29 @@ class RunFolder:
         self._star(files, data, tables, particles)
         names = {"rlnOutputRootName": str(self.prefix)}
         names |= dict(zip(("rlnModelStarFile", "rlnModelStarFile2"), map(str, models), strict=False))
-        names |= {"rlnExperimentalDataStarFile": str(data), "rlnOrientSamplingStarFile": str(sampling)}
+        names |= {"rlnExperimentalDataStarFile": str(data), **self._write_set(files, state, data)}
+        names |= {"rlnOrientSamplingStarFile": str(sampling)}
         comments = (promise(f"napari-autorefine {software_version()}"), self.settings.command_line)
         optimiser = optimiser_tables(state, names, self.settings) | {FILE_TABLE: file_table(files)}
         path = self.path("optimiser.star", iteration)
         self._star(files, path, optimiser, particles, comments=comments)
         close_optimiser(files.temporary(path))
+
+    def _write_set(self, files: FileSet, state: RunState, data: Path) -> dict[str, str]:
+        """Write the set of a subtomogram project with the new particles; return what the optimiser file says of it."""
+        project, is_final = self.settings.files, state.joined is not None
+        if project is None:
+            return {}
+        half1, half2 = (self.path(f"half{half}_class001_unfil.mrc") for half in (1, 2))
+        mask = self.settings.mask if is_final else None
+        updated = project.after_refinement(data, half_maps=(half1, half2) if is_final else None, mask=mask)
+        write_optimisation_set(
+            files.new(self.path("optimisation_set.star", None if is_final else state.iteration)), updated
+        )
+        return {
+            "rlnTomoTomogramsFile": project["tomograms"] or "",
+            "rlnTomoTrajectoriesFile": project["trajectories"] or "",
+        }
 
     @staticmethod
     def _star(

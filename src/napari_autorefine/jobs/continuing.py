@@ -57,6 +57,12 @@ _FROM_LINE = (
     "firstiter_cc",
     "ini_high_A",
     "dont_check_norm",
+    "optimisation_set",
+    "ctf3d_not_squared",
+    "normalised_subtomo",
+    "skip_subtomo_multi",
+    "subtomo_multi_thr",
+    "sigma_tilt_deg",
 )
 """Parameters that RELION records in the command line only, and that still matter for a run that goes on."""
 
@@ -148,6 +154,7 @@ def _values(saved: SavedRun, optimiser: Path) -> tuple[dict[str, Any], list[Mess
         "symmetry": saved.sampling["symmetry"],
         "perturb": saved.sampling["perturbation_factor"],
         "output": output,
+        **saved.project,
     }
     if not saved.is_relion:
         line = read_line(words_of(saved.command_line), RefineParams)
@@ -159,6 +166,8 @@ def _values(saved: SavedRun, optimiser: Path) -> tuple[dict[str, Any], list[Mess
     if saved.relion_version < (4,):
         theirs["skip_gridding"] = False  # version 4 made it the default
     theirs |= {name: value for name, value in line.values.items() if name in _FROM_LINE}
+    if not Path(theirs["optimisation_set"]).is_file():
+        theirs["optimisation_set"] = ""  # the optimiser file names all that is needed of it
     return theirs | values, list(_relion_notes(saved, line))
 
 

@@ -17,7 +17,7 @@ from napari_autorefine.io.files import check_writable, replacing
 from napari_autorefine.io.run_tables import software_version
 from napari_autorefine.params import command_line, describe
 
-Kind = Literal["particles", "map", "half1", "half2", "mask", "optimiser"]
+Kind = Literal["particles", "map", "half1", "half2", "mask", "optimiser", "optimisation_set"]
 
 _ENDING = "_params.json"
 _KNOWN_NAMES: dict[str, tuple[str, ...]] = {
@@ -27,6 +27,11 @@ _KNOWN_NAMES: dict[str, tuple[str, ...]] = {
     "half2": (r".*(?<!_it\d{3})_half2_class001_unfil\.mrc", r"half2\.mrc"),
     "mask": (r"mask\.mrc", r".*_mask\.mrc"),
     "optimiser": (r".*(?<!_it\d{3})_optimiser\.star", r".*_it\d{3}_optimiser\.star"),
+    "optimisation_set": (
+        r"optimisation_set\.star",
+        r".*(?<!_it\d{3})_optimisation_set\.star",
+        r".*_it\d{3}_optimisation_set\.star",
+    ),
 }
 """Names of a kind of file in RELION's job folders and ours, the preferred first; of one pattern the last by name."""
 
@@ -170,4 +175,4 @@ def _named(folder: Path, kind: Kind) -> str | None:
 
 
 def _missing(folder: Path, kind: Kind) -> str:
-    raise InputError(f"Folder {folder} holds no {kind} file of a finished job; name the file itself.")
+    raise InputError(f"Folder {folder} holds no {kind.replace('_', ' ')} file of a finished job; name the file itself.")

@@ -12,17 +12,18 @@ import numpy as np
 
 from napari_autorefine import xp
 from napari_autorefine.engine import loop
-from napari_autorefine.engine.problem import ReadImages, RefinementProblem, RefineOptions
+from napari_autorefine.engine.problem import RefinementProblem, RefineOptions
 from napari_autorefine.engine.state import RefinementState
 from napari_autorefine.errors import InputError
 from napari_autorefine.events import Event, Finished, Message
 from napari_autorefine.io.runs import RunFolder, SavedRun
 from napari_autorefine.io.screening import Screening, check_images
 from napari_autorefine.jobs.continuing import resumed, saved_state, usable_state
-from napari_autorefine.jobs.image_source import ImagesInMemory, memory_notes, scratch_copy
+from napari_autorefine.jobs.image_source import ImageSource, memory_notes, open_images
 from napari_autorefine.jobs.record import output_of
 from napari_autorefine.jobs.refine_inputs import RefineInputs, check_output, check_space, load_inputs, messages
 from napari_autorefine.jobs.refine_params import RefineParams
+from napari_autorefine.jobs.refine_tomo_inputs import tomogram_data, with_files_of_set
 from napari_autorefine.jobs.relion_options import FOREIGN_OPTIONS
 from napari_autorefine.jobs.run_files import RunFiles, assign_halves
 from napari_autorefine.model.particles import Particles
@@ -46,7 +47,8 @@ def refine(params: RefineParams) -> Iterator[Event]:
     if params.continue_from is not None:
         params, saved, going_on = resumed(params)
         yield from going_on
-    params = with_files_of_folders(with_seed(params))
+    params, told = with_files_of_set(with_files_of_folders(with_seed(params)))
+    yield from told
     check_output(params)
     inputs = load_inputs(params, saved)
     options, notes = engine_options(params, inputs)
@@ -55,8 +57,16 @@ def refine(params: RefineParams) -> Iterator[Event]:
     yield from (*messages(inputs), *notes, *memory_notes(inputs.stack, params))
     with ExitStack() as resources:
         good, screening = yield from _screened(inputs, params, is_new=saved is None)
-        problem = make_problem(inputs, good, _reader(inputs, params, resources), params.random_seed or 0)
-        files = RunFiles(params, problem.particles, particle_diameter_A=inputs.particle_diameter_A)
+        images = open_images(inputs.particles, inputs.stack, params, resources)
+        problem = make_problem(inputs, good, images, params)
+        first = 0 if saved is None else saved.iteration + 1
+        files = RunFiles(
+            params,
+            problem.particles,
+            particle_diameter_A=inputs.particle_diameter_A,
+            first=first,
+            project=None if inputs.tomo is None else inputs.tomo.files,
+        )
         files.write_start(screening, inputs.particles, resampled_mask=_resampled_mask(inputs))
         last: RefinementState | None = None
         try:
@@ -68,10 +78,10 @@ def refine(params: RefineParams) -> Iterator[Event]:
                     yield item
         except KeyboardInterrupt as stop:
             raise KeyboardInterrupt(*_how_to_go_on(files)) from stop
-        except InputError:
+        except InputError as error:
             if last is None:
                 files.withdraw()
-            raise
+            raise InputError(" ".join((str(error), *_how_to_go_on(files)))) from error
         yield _finished(last, files, screening)
 
 
@@ -100,8 +110,8 @@ def with_files_of_folders(params: RefineParams) -> RefineParams:
     """Return parameters in which folders of finished jobs have become the files that they hold."""
     if params.continue_from is not None:
         return params
-    update = {"particles": output_of(params.particles, "particles")}
-    if Path(params.reference).is_dir():
+    update = {"particles": output_of(params.particles, "particles")} if params.particles else {}
+    if params.reference and Path(params.reference).is_dir():
         update["reference"] = output_of(params.reference, "map")
     if params.mask is not None:
         update["mask"] = output_of(params.mask, "mask")
@@ -136,23 +146,20 @@ def _screened(
     return good, screening
 
 
-def _reader(inputs: RefineInputs, params: RefineParams, resources: ExitStack) -> ReadImages:
-    stack = inputs.stack
-    if params.scratch_dir is not None and not params.preread_images:
-        stack = resources.enter_context(scratch_copy(inputs.particles, stack, params.scratch_dir))
-    return ImagesInMemory(stack).read if params.preread_images else stack.read
-
-
-def make_problem(inputs: RefineInputs, rows: np.ndarray, read: ReadImages, seed: int) -> RefinementProblem:
+def make_problem(
+    inputs: RefineInputs, rows: np.ndarray, images: ImageSource, params: RefineParams
+) -> RefinementProblem:
     """Return the engine's problem for the given rows of the particle file; half-sets are drawn from all rows."""
-    particles = select(assign_halves(inputs.particles, seed), rows)
+    particles = select(assign_halves(inputs.particles, params.random_seed or 0), rows)
+    is_all = len(rows) == len(inputs.particles)
     return RefinementProblem(
         particles=particles,
-        read_images=read if len(rows) == len(inputs.particles) else (lambda indices: read(rows[indices])),
+        read_images=images.read if is_all else (lambda indices: images.read(rows[indices])),
         reference=inputs.references[0] if len(inputs.references) == 1 else (inputs.references[0], inputs.references[1]),
         voxel_size_A=inputs.voxel_size_A,
         mask=inputs.mask,
         mtf=inputs.mtf,
+        tomogram_data=tomogram_data(inputs.tomo, params, images, rows),
     )
 
 
@@ -187,7 +194,7 @@ def engine_options(params: RefineParams, inputs: RefineInputs) -> tuple[RefineOp
         low_resol_join_halves_A=params.low_resol_join_halves_A or off,
         pad=params.pad,
         skip_gridding=params.skip_gridding,
-        norm=params.norm,
+        norm=params.norm and inputs.tomo is None,
         scale=params.scale,
         particle_scale=params.particle_scale,
         tau2_fudge=params.tau2_fudge,
@@ -197,6 +204,7 @@ def engine_options(params: RefineParams, inputs: RefineInputs) -> tuple[RefineOp
         random_seed=params.random_seed or 0,
         mask_edge_px=params.mask_edge_px,
         sigma_offset_A=params.sigma_offset_A,
+        sigma_tilt_deg=params.sigma_tilt_deg or off,
         incr_size=params.incr_size,
         max_coarse_size=params.coarse_size_px or -1,
         strict_highres_exp_A=params.strict_highres_exp_A or off,

@@ -18,10 +18,40 @@ class RefineInputParams(JobParams):
         str,
         Param(
             "Input images STAR file",
-            "STAR file of the particles (RELION 3.0 to 5).",
+            "STAR file of the particles (RELION 3.0 to 5), single ones or of tomograms.",
             INPUT,
             flags=("i",),
             file_kind="read",
+        ),
+    ] = ""
+    optimisation_set: Annotated[
+        str,
+        Param(
+            "Input optimisation set",
+            "For particles of tomograms: names particles, tomograms, reference and mask, unless they are given here.",
+            INPUT,
+            flags=("ios",),
+            file_kind="read",
+        ),
+    ] = ""
+    tomograms: Annotated[
+        str,
+        Param(
+            "Input tomogram set",
+            "STAR file of the tilt series, in place of that of the set; stacks of tilt images need it.",
+            INPUT,
+            file_kind="read",
+            is_advanced=True,
+        ),
+    ] = ""
+    trajectories: Annotated[
+        str,
+        Param(
+            "Input trajectory set",
+            "Motion of particles, in place of that of the set; passed on, not used.",
+            INPUT,
+            file_kind="read",
+            is_advanced=True,
         ),
     ] = ""
     reference: Annotated[
@@ -110,6 +140,11 @@ class RefineInputParams(JobParams):
     def _no_filter_if_off(cls, value: float | None) -> float | None:
         return none_if_off(value)
 
+    @field_validator("optimisation_set", "tomograms", "trajectories", mode="after")
+    @classmethod
+    def _empty_if_none(cls, value: str) -> str:
+        return none_if_empty(value) or ""
+
     @field_validator("mask", "continue_from", mode="after")
     @classmethod
     def _no_file_if_empty(cls, value: str | None) -> str | None:
@@ -118,7 +153,8 @@ class RefineInputParams(JobParams):
     @model_validator(mode="after")
     def _check_complete(self) -> RefineInputParams:
         if self.continue_from is None:
-            given = (("--i", self.particles), ("--ref", self.reference), ("--o", self.output))
+            of_set = bool(self.optimisation_set)
+            given = (("--i", self.particles or of_set), ("--ref", self.reference or of_set), ("--o", self.output))
             missing = [flag for flag, value in given if not value]
             if missing:
                 raise ValueError(f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing")

@@ -16,11 +16,14 @@ from napari_autorefine.events import Message
 from napari_autorefine.io.mrc import read_volume
 from napari_autorefine.io.mtf import read_mtf
 from napari_autorefine.io.names import find_image_file, search_folders
+from napari_autorefine.io.particle_images import SubtomogramImages
 from napari_autorefine.io.runs import RunFolder, SavedRun
 from napari_autorefine.io.stack import ParticleStack
-from napari_autorefine.io.star import are_tilt_stacks, missing_ctf_columns, read_particles
+from napari_autorefine.io.star import missing_ctf_columns, read_particles
+from napari_autorefine.io.tomo_inputs import TomoInputs
 from napari_autorefine.jobs.map_inputs import rebox_line
 from napari_autorefine.jobs.refine_params import RefineParams
+from napari_autorefine.jobs.refine_tomo_inputs import read_tomo, tomo_notes
 from napari_autorefine.jobs.run_files import files_of_run
 from napari_autorefine.model.optics import OpticsGroup
 from napari_autorefine.model.particles import Particles
@@ -43,10 +46,11 @@ class RefineInputs:
     mask : (N, N, N) within [0, 1], or None
     is_mask_resampled : the mask differs from that of its file
     mtf : one table (frequency in 1/px, value) or None per optics group; None when there is nothing to correct
+    tomo : files of particles of tomograms; None for single particles
     """
 
     particles: Particles
-    stack: ParticleStack
+    stack: ParticleStack | SubtomogramImages
     references: tuple[np.ndarray, ...]
     voxel_size_A: float
     mask: np.ndarray | None
@@ -54,6 +58,7 @@ class RefineInputs:
     mtf: tuple[Mtf | None, ...] | None
     particle_diameter_A: float
     notes: tuple[Message, ...]
+    tomo: TomoInputs | None = None
 
 
 def load_inputs(params: RefineParams, saved: SavedRun | None = None) -> RefineInputs:
@@ -64,12 +69,13 @@ def load_inputs(params: RefineParams, saved: SavedRun | None = None) -> RefineIn
     point_group(params.symmetry)
     particles = read_particles(params.particles) if saved is None else saved.particles
     _check_particles(particles, params)
-    stack = ParticleStack(particles, star_path=params.particles)
+    tomo = read_tomo(params, particles)
+    stack = _images(params, particles, tomo)
     first = int(particles.optics_index.min())  # a group may have lost all its particles
     group = particles.optics[first]
     group = replace(group, box_size=int(stack.box_sizes[np.flatnonzero(particles.optics_index == first)[0]]))
-    diameter = _diameter(params, particles, stack)
-    notes: list[Message] = []
+    diameter = _diameter(params, particles, stack.box_sizes)
+    notes: list[Message] = [] if tomo is None else tomo_notes(tomo, params)
     if saved is None:
         references = tuple(_reference(path, group, params, notes) for path in _reference_paths(params.reference))
     else:
@@ -90,7 +96,14 @@ def load_inputs(params: RefineParams, saved: SavedRun | None = None) -> RefineIn
         mtf=_mtf_tables(particles, params.particles, notes),
         particle_diameter_A=diameter,
         notes=tuple(notes),
+        tomo=tomo,
     )
+
+
+def _images(params: RefineParams, particles: Particles, tomo: TomoInputs | None) -> ParticleStack | SubtomogramImages:
+    if tomo is None:
+        return ParticleStack(particles, star_path=params.particles)
+    return SubtomogramImages(source=tomo.images)
 
 
 def check_output(params: RefineParams) -> None:
@@ -122,9 +135,7 @@ def check_space(inputs: RefineInputs, output: str) -> None:
 
 def _check_particles(particles: Particles, params: RefineParams) -> None:
     name = params.particles
-    if are_tilt_stacks(particles) or any(group.dimensionality == 3 for group in particles.optics):
-        raise InputError(f"{name} holds subtomograms; this version refines 2D particle images only.")
-    if params.ctf:
+    if params.ctf and particles.form == "image":
         missing = missing_ctf_columns(particles)
         if missing:
             word = "column" if len(missing) == 1 else "columns"
@@ -137,10 +148,10 @@ def _check_particles(particles: Particles, params: RefineParams) -> None:
             raise InputError(f"{name}: rlnRandomSubset leaves half-set {half} empty; remove the column or correct it.")
 
 
-def _diameter(params: RefineParams, particles: Particles, stack: ParticleStack) -> float:
+def _diameter(params: RefineParams, particles: Particles, box_sizes: np.ndarray) -> float:
     """Return the mask diameter, which must fit into every box."""
     sizes = [
-        float(stack.box_sizes[np.flatnonzero(particles.optics_index == index)[0]]) * group.pixel_size_A
+        float(box_sizes[np.flatnonzero(particles.optics_index == index)[0]]) * group.pixel_size_A
         for index, group in enumerate(particles.optics)
         if (particles.optics_index == index).any()
     ]
@@ -268,7 +279,17 @@ def messages(inputs: RefineInputs) -> Iterator[Message]:
     """Say what was read, and what was done to make it fit."""
     groups = len(inputs.particles.optics)
     yield Message(
-        text=f"{len(inputs.particles)} particles in {len(inputs.stack.files)} stacks, {groups} optics"
+        text=f"{_count(inputs)}, {groups} optics"
         f" group{'' if groups == 1 else 's'}; box {inputs.references[0].shape[0]} px at {inputs.voxel_size_A:.4g} A."
     )
     yield from inputs.notes
+
+
+def _count(inputs: RefineInputs) -> str:
+    """Say how many particles there are, and in what."""
+    n, form = len(inputs.particles), inputs.particles.form
+    if inputs.particles.subtomograms is None:
+        return f"{n} particles in {len(inputs.stack.files)} stacks"
+    n_tomogram = len(np.unique(inputs.particles.subtomograms.tomogram_name.astype(str)))
+    word = "subtomograms" if form == "volume" else "tilt stacks"
+    return f"{n} {word} of {n_tomogram} tomogram{'' if n_tomogram == 1 else 's'}"

@@ -6,13 +6,14 @@ from typing import Annotated
 
 from pydantic import field_validator, model_validator
 
-from napari_autorefine.jobs.refine_input_params import RefineInputParams, none_if_empty, none_if_off
+from napari_autorefine.jobs.refine_input_params import none_if_empty, none_if_off
+from napari_autorefine.jobs.refine_tomo_params import RefineTomoParams
 from napari_autorefine.params import Param
 
 OPTIMISATION, SAMPLING, COMPUTE, RUNNING = "Optimisation", "Auto-sampling", "Compute", "Running"
 
 
-class RefineParams(RefineInputParams):
+class RefineParams(RefineTomoParams):
     """Everything that decides what an auto-refinement does."""
 
     particle_diameter_A: Annotated[
@@ -313,6 +314,16 @@ class RefineParams(RefineInputParams):
             is_advanced=True,
         ),
     ] = False
+    keep_iterations: Annotated[
+        int | None,
+        Param(
+            "Iterations to keep",
+            "Maps and particles of older iterations are removed, spectra and settings stay; 0 or less keeps all."
+            " Not in RELION.",
+            RUNNING,
+            is_advanced=True,
+        ),
+    ] = None
     max_iterations: Annotated[
         int,
         Param(
@@ -340,6 +351,7 @@ class RefineParams(RefineInputParams):
         "max_significant",
         "strict_highres_exp_A",
         "coarse_size_px",
+        "sigma_tilt_deg",
         mode="after",
     )
     @classmethod

@@ -81,7 +81,6 @@ _REFUSED = {
     "limit_tilt": _refuse("A tilt limit", 1, ("-91",)),
     "sigma_ang": _refuse("A fixed width of angular priors", 1, ("-1",)),
     "sigma_rot": _refuse("A fixed width of angular priors", 1, ("-1",)),
-    "sigma_tilt": _refuse("A fixed width of angular priors", 1, ("-1",)),
     "sigma_psi": _refuse("A fixed width of angular priors", 1, ("-1",)),
     "skip_align": _refuse("Refinement without alignment"),
     "skip_rotate": _refuse("Refinement without rotation"),
@@ -97,9 +96,6 @@ _REFUSED = {
     "fast_subsets": _refuse("Fast subsets"),
     "external_reconstruct": _refuse("External reconstruction"),
     "blush": _refuse("Blush regularisation"),
-    "ios": _refuse("A tomography optimisation set", 1),
-    "tomograms": _refuse("Tomography input", 1),
-    "trajectories": _refuse("Tomography input", 1),
 }
 FOREIGN_OPTIONS = {**_ACCEPTED, **_REFUSED}
 """Name (without dashes) of each option of relion_refine that is no parameter of ours."""

@@ -14,6 +14,7 @@ from napari_autorefine.engine.randomness import random_halves
 from napari_autorefine.engine.state import RefinementState
 from napari_autorefine.errors import InputError
 from napari_autorefine.io.mrc import write_volume
+from napari_autorefine.io.optimisation_set import OptimisationSet
 from napari_autorefine.io.runs import RunFolder, RunSettings
 from napari_autorefine.io.screening import Screening
 from napari_autorefine.jobs.record import record_values
@@ -24,18 +25,36 @@ from napari_autorefine.model.volume import Volume
 from napari_autorefine.params import command_line
 
 _OWN_FILE = re.compile(
-    r"_(it\d{3,}_.+\.(star|mrc|bild)|(optimiser|data|model|sampling|excluded)\.star|params\.json"
+    r"_(it\d{3,}_.+\.(star|mrc|bild)|(optimiser|data|model|sampling|excluded|optimisation_set)\.star|params\.json"
     r"|class001\.mrc|class001_angdist\.bild|solvent_mask\.mrc|half[12]_class001_unfil\.mrc)$"
 )
+
+
+_ITERATION = re.compile(r"_it(?P<iteration>\d{3,})_(?:data|sampling|optimiser|optimisation_set|half[12]_)[^/]*$")
+_TEMPORARY = re.compile(r"\.(?:\.?\d+\.(?P<inner>.+?)(?:\.\d+\.tmp)?|(?P<plain>.+)\.\d+\.tmp)")
+_OF_START = ("_params.json", "_excluded.star", "_solvent_mask.mrc")
+_LARGE = ("_class001.mrc", "_class001_unfil.mrc", "_angdist.bild", "_data.star")
 
 
 class RunFiles:
     """What a running refinement leaves on the disc."""
 
-    def __init__(self, params: RefineParams, particles: Particles, *, particle_diameter_A: float) -> None:
+    def __init__(
+        self,
+        params: RefineParams,
+        particles: Particles,
+        *,
+        particle_diameter_A: float,
+        first: int = 0,
+        project: OptimisationSet | None = None,
+    ) -> None:
         self._params = params
+        self._first = first
         self._particles = particles
-        self._folder = RunFolder(params.output, _settings(params, particle_diameter_A))
+        settings = replace(_settings(params, particle_diameter_A), files=project)
+        if particles.form != "image":
+            settings = replace(settings, norm=False)
+        self._folder = RunFolder(params.output, settings)
         self._outputs: dict[str, str] = {}
         self._record: dict[str, Any] = {}
 
@@ -43,8 +62,11 @@ class RunFiles:
         self, screening: Screening, all_particles: Particles, *, resampled_mask: Volume | None = None
     ) -> None:
         """Write parameters, images set aside and a mask that had to change; remove what ``--overwrite`` replaces."""
-        if self._params.overwrite and self._params.continue_from is None:
-            remove_run(Path(self._params.output))
+        remove_leftovers(Path(self._params.output))
+        if self._params.overwrite:
+            remove_run(Path(self._params.output), after=self._first - 1)
+        if self._params.continue_from is not None:
+            self._outputs["optimiser"] = self._params.continue_from
         self._record = record_values("refine", self._params, {})
         self._outputs["parameters"] = str(self._folder.write_params(self._record))
         if resampled_mask is not None:
@@ -67,6 +89,8 @@ class RunFiles:
         if not state.is_final:
             self._folder.write_iteration(state, self._particles, directions_deg=directions)
             self._outputs["optimiser"] = str(self._folder.path("optimiser.star", state.iteration))
+            if self._params.keep_iterations is not None:
+                prune(Path(self._params.output), before=state.iteration - self._params.keep_iterations + 1)
             return
         self._folder.write_final(state, self._particles, directions_deg=directions)
         names = {
@@ -77,6 +101,8 @@ class RunFiles:
             "model": "model.star",
             "optimiser": "optimiser.star",
         }
+        if self._folder.settings.files is not None:
+            names["optimisation_set"] = "optimisation_set.star"
         self._outputs = {name: str(self._folder.path(ending)) for name, ending in names.items()} | {
             name: path for name, path in self._outputs.items() if name not in names
         }
@@ -87,10 +113,41 @@ class RunFiles:
         return dict(self._outputs)
 
 
-def remove_run(prefix: Path) -> None:
-    """Remove the files of an earlier run of this name, and nothing else."""
+def remove_run(prefix: Path, *, after: int = -1) -> None:
+    """Remove the files of an earlier run of this name, and nothing else.
+
+    Parameters
+    ----------
+    after : keep iterations up to this one, and what was written at the start if there are any
+    """
+    paths = files_of_run(prefix)
+    for path in sorted(paths, key=lambda path: not path.name.endswith("_optimiser.star")):
+        iteration = _iteration_of(path)
+        is_of_start = path.name.endswith(_OF_START)
+        if (after < 0) or (not is_of_start and (iteration is None or iteration > after)):
+            path.unlink()
+
+
+def remove_leftovers(prefix: Path) -> None:
+    """Remove temporary files that a run of this name left when it was killed."""
+    for path in prefix.parent.iterdir() if prefix.parent.is_dir() else ():
+        found = _TEMPORARY.fullmatch(path.name)
+        name = "" if found is None else found["inner"] or found["plain"]
+        if name.startswith(prefix.name) and _OWN_FILE.match(name[len(prefix.name) :]):
+            path.unlink(missing_ok=True)
+
+
+def prune(prefix: Path, *, before: int) -> None:
+    """Remove maps, particles and cylinders of the iterations before one; what tells the course of the run stays."""
     for path in files_of_run(prefix):
-        path.unlink()
+        iteration = _iteration_of(path)
+        if iteration is not None and iteration < before and path.name.endswith(_LARGE):
+            path.unlink(missing_ok=True)
+
+
+def _iteration_of(path: Path) -> int | None:
+    found = _ITERATION.search(path.name)
+    return int(found["iteration"]) if found else None
 
 
 def files_of_run(prefix: Path) -> tuple[Path, ...]:
@@ -106,10 +163,12 @@ def files_of_run(prefix: Path) -> tuple[Path, ...]:
 
 
 def assign_halves(particles: Particles, seed: int) -> Particles:
-    """Return particles with half-sets, drawn in the order of micrograph names where the file has none."""
+    """Return particles with half-sets, drawn in the order of micrographs or tomograms where the file has none."""
     if np.any(particles.half):
         return particles
     order = np.argsort(particles.micrograph_name.astype(str), kind="stable")
+    if particles.form == "tilt_stack" and "rlnMicrographName" not in particles.table:
+        order = np.arange(len(particles))  # RELION sorts volumes by tomogram, stacks not at all
     half = np.empty(len(particles), np.int8)
     half[order] = random_halves(len(particles), seed)
     if len(np.unique(half)) < 2:

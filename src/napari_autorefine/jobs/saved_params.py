@@ -200,10 +200,10 @@ def _key(flag: str, convert: Convert = _text, gate: str = "") -> tuple[_Key, ...
 _KEYS: dict[str, dict[str, tuple[_Key, ...]]] = {
     "refine": {
         "fn_img": _key("i"),
-        "in_particles": _key("i"),
+        "in_particles": _key("i", gate="use_direct_entries"),
         "in_optimisation": _key("ios"),
-        "in_tomograms": _key("tomograms"),
-        "in_trajectories": _key("trajectories"),
+        "in_tomograms": _key("tomograms", gate="use_direct_entries"),
+        "in_trajectories": _key("trajectories", gate="use_direct_entries"),
         "fn_cont": _key("continue"),
         "fn_ref": _key("ref"),
         "fn_mask": _key("solvent_mask"),
@@ -312,11 +312,7 @@ _REFUSED = {
     "relax_sym": "relaxed symmetry is not supported",
     "do_blush": "Blush regularisation is not supported",
     "other_args": "additional arguments are not taken over",
-    "in_optimisation": "an optimisation set cannot be given here",
-    "in_tomograms": "tomograms cannot be given here",
-    "in_trajectories": "trajectories cannot be given here",
     "in_particles": "has no counterpart here",
-    "sigma_tilt": "a prior on the tilt angle is not supported",
     "fn_cont": "has no counterpart here",
 }
 """Options that say something only when they are set, with the reason why they are not taken over then."""
