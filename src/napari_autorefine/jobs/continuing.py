@@ -91,16 +91,19 @@ def resumed(params: RefineParams) -> tuple[RefineParams, SavedRun, list[Message]
 
 def saved_state(saved: SavedRun) -> RefinementState:
     """Return the engine's state of a run that was read from its files."""
-    return RefinementState(
-        iteration=saved.iteration,
-        box_size=saved.box_size,
-        voxel_size_A=saved.voxel_size_A,
-        halves=(HalfModel(**saved.halves[0]), HalfModel(**saved.halves[1])),
-        fsc=saved.fsc,
-        poses=Poses(**saved.poses),
-        sampling=Sampling(**saved.sampling),
-        convergence=Convergence(**saved.convergence),
-    )
+    try:
+        return RefinementState(
+            iteration=saved.iteration,
+            box_size=saved.box_size,
+            voxel_size_A=saved.voxel_size_A,
+            halves=(HalfModel(**saved.halves[0]), HalfModel(**saved.halves[1])),
+            fsc=saved.fsc,
+            poses=Poses(**saved.poses),
+            sampling=Sampling(**saved.sampling),
+            convergence=Convergence(**saved.convergence),
+        )
+    except TypeError as error:
+        raise InputError(f"The files of {saved.prefix} are damaged or of another version ({error}).") from error
 
 
 def usable_state(state: RefinementState, saved: SavedRun, ini_high_A: float | None) -> RefinementState:
