@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Layer, Points
 from napari.qt.threading import create_worker
+from qtpy.QtCore import QTimer
 
 from napari_autorefine.errors import InputError
 from napari_autorefine.ui.notices import shortened, show_error, show_info
-from napari_autorefine.ui.thread_manners import beside_the_window
+from napari_autorefine.ui.thread_manners import beside_the_window, hold_garbage, release_garbage
 
 if TYPE_CHECKING:
     import napari
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from napari_autorefine.ui.layers_of_maps import LayerData
 
 _MANY_POINTS = 50_000
+_SETTLED_MS = 2000
 
 
 def read_in_background(read: Callable[[Path], list[LayerData]], path: Path, viewer: napari.viewer.Viewer) -> Any:
@@ -30,6 +33,8 @@ def read_in_background(read: Callable[[Path], list[LayerData]], path: Path, view
         _read, read, path, _start_thread=False, _progress={"total": 0, "desc": f"reading {path.name}"}
     )
     worker.returned.connect(lambda result: _show(result, viewer))
+    worker.finished.connect(lambda: QTimer.singleShot(_SETTLED_MS, partial(release_garbage, path)))
+    hold_garbage(path)
     worker.start()
     return worker
 

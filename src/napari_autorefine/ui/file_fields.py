@@ -34,6 +34,7 @@ from napari_autorefine.ui.fields import (
 )
 from napari_autorefine.ui.presentation import kind_of_file
 from napari_autorefine.ui.project import Project
+from napari_autorefine.ui.thread_manners import beside_the_window
 
 if TYPE_CHECKING:
     from napari.components import LayerList
@@ -262,7 +263,7 @@ class FileField(Field):
         except BadValue:
             return
         path = self._project.absolute(first)
-        worker = create_worker(needed_facts, path, _KINDS.get(self.kind), _start_thread=False)
+        worker = create_worker(_facts_of_file, path, _KINDS.get(self.kind), _start_thread=False)
         worker.returned.connect(lambda facts: self._answer(number, facts))
         worker.errored.connect(lambda _: self._answer(number, Facts(text="")))
         worker.start()
@@ -294,6 +295,12 @@ class FileField(Field):
         else:
             text = "" if self.facts is None or self.facts.is_problem else self.facts.text
             say(self._facts, text, GREY)
+
+
+def _facts_of_file(path: Path, kind: Kind | None) -> Facts:
+    """Return what a file is, in a thread beside the window's."""
+    with beside_the_window():
+        return needed_facts(path, kind)
 
 
 def layer_path(layer: Layer) -> Path | None:

@@ -23,7 +23,7 @@ from napari_autorefine.ui.layer_style import Role, is_software_rendering
 from napari_autorefine.ui.map_frames import ROLES, Contour, Frame, MapSet, read_beside, read_maps, with_mesh
 from napari_autorefine.ui.map_layers import Kind, MapLayers
 from napari_autorefine.ui.run_steps import RunFacts, Step
-from napari_autorefine.ui.surfaces import FINE_FACES, LIVE_FACES
+from napari_autorefine.ui.surfaces import BESIDE_FACES, CELL_FACES, LIVE_FACES
 from napari_autorefine.ui.world import fit_view, prepare_viewer
 
 Arrangement = Literal["grid", "overlay"]
@@ -108,7 +108,7 @@ class LiveMaps:
         if paths:
             self._worker.ask(
                 "beside",
-                partial(read_beside, paths, replace(self._contour(), most_faces=LIVE_FACES)),
+                partial(read_beside, paths, replace(self._contour(), most_faces=BESIDE_FACES)),
                 self._take_beside,
             )
 
@@ -194,7 +194,7 @@ class LiveMaps:
             wanted=self.uses_surfaces,
             n_sigma=self.n_sigma,
             levels={role: level for role, level in chosen.items() if level is not None},
-            most_faces=LIVE_FACES if self._is_running else FINE_FACES,
+            most_faces=LIVE_FACES if self._is_running else CELL_FACES,
         )
 
     def _take_maps(self, result: MapSet | Failure) -> None:
@@ -343,5 +343,5 @@ class LiveMaps:
 
 def _with_meshes(frames: Mapping[Role, Frame], contour: Contour) -> dict[Role, Frame]:
     """Return maps with surfaces at other densities; those beside a run are never fine, they are looked at less."""
-    coarse = replace(contour, most_faces=LIVE_FACES)
+    coarse = replace(contour, most_faces=BESIDE_FACES)
     return {role: with_mesh(frame, coarse if role in _BESIDE else contour) for role, frame in frames.items()}

@@ -36,6 +36,7 @@ from napari_autorefine.events import Finished, Message, Progress
 from napari_autorefine.jobs.detached import DetachedJob, attach, start
 from napari_autorefine.jobs.job_events import IterationWritten, JobEnded, State, StateChanged, TimedEvent
 from napari_autorefine.jobs.job_folder import JobFolder, folders_in, state_folder
+from napari_autorefine.ui.thread_manners import hold_garbage, release_garbage
 
 POLL_MS = 200
 _STATUS_S = 1.0
@@ -266,10 +267,12 @@ class Sessions:
             self._timer = QTimer()
             self._timer.setInterval(POLL_MS)
             self._timer.timeout.connect(self.poll)
-        if self.running() and not self._timer.isActive():
-            self._timer.start()
-        elif not self.running():
+        if not self.running():
             self._timer.stop()
+            release_garbage(self)
+        elif not self._timer.isActive():
+            self._timer.start()
+            hold_garbage(self)
 
 
 sessions = Sessions()

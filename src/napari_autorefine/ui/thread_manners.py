@@ -12,6 +12,7 @@ _SWITCH_S = 2e-4
 _lock = threading.Lock()
 _inside = 0
 _before = (0.005, True)
+_holders: set[object] = set()
 
 
 @contextmanager
@@ -39,3 +40,22 @@ def beside_the_window() -> Iterator[None]:
                 sys.setswitchinterval(_before[0])
                 if _before[1]:
                     gc.enable()
+
+
+def hold_garbage(holder: object) -> None:
+    """Let Python look for garbage only among objects that are newer than now, until ``release_garbage``.
+
+    A full search walks through all objects of napari, a third of a second in which the window stands still. Garbage
+    that is older stays until the last holder has released it. From the main thread.
+    """
+    if not _holders:
+        gc.freeze()
+    _holders.add(holder)
+
+
+def release_garbage(holder: object) -> None:
+    """End ``hold_garbage`` of a holder; nothing happens without one."""
+    if holder in _holders:
+        _holders.discard(holder)
+        if not _holders:
+            gc.unfreeze()
