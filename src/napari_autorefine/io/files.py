@@ -26,9 +26,12 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        settle(temporary)
+        is_of_set = target.name.startswith(f".{os.getpid()}.")  # which brings all its files to the disc at once
+        if not is_of_set:
+            settle(temporary)
         os.replace(temporary, target)
-        settle_folder(target.parent)
+        if not is_of_set:
+            settle_folder(target.parent)
     except OSError as error:
         raise write_error(target, error) from error
     finally:
@@ -156,7 +159,7 @@ class FileSet:
                     temporary.unlink(missing_ok=True)
 
     def _publish(self) -> None:
-        """Bring all files to the disc, then rename them; the last one once the names of the others are there to stay."""
+        """Bring all files to the disc, then rename them: the last one when the names of the others are on the disc."""
         for temporary, target in self._files:
             with _failing_as(target):
                 settle(temporary)
