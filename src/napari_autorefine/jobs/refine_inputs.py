@@ -68,8 +68,8 @@ def load_inputs(params: RefineParams, saved: SavedRun | None = None) -> RefineIn
     """
     point_group(params.symmetry)
     particles = read_particles(params.particles) if saved is None else saved.particles
-    _check_particles(particles, params)
     tomo = read_tomo(params, particles)
+    _check_particles(particles, params)
     stack = _images(params, particles, tomo)
     first = int(particles.optics_index.min())  # a group may have lost all its particles
     group = particles.optics[first]

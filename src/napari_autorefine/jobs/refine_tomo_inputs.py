@@ -44,7 +44,7 @@ def with_files_of_set(params: RefineParams) -> tuple[RefineParams, list[Message]
         if files["map1"] is None:
             raise InputError(f"{place} names no rlnTomoReferenceMap1File; give the starting map with --ref.")
         wanted["map1"] = "reference"
-    if params.mask is None and "mask" not in params.model_fields_set and files["mask"] is not None:
+    if params.mask is None and files["mask"] is not None:
         wanted["mask"] = "mask"
     if not params.tomograms and files["tomograms"] is not None:
         wanted["tomograms"] = "tomograms"
@@ -75,7 +75,8 @@ def _told(place: str, update: dict[str, str], wanted: dict[Kind, str]) -> list[M
         notes.append(Message(text=text))
     if "mask" in wanted:
         text = f"Reference mask, as none was given, from the optimisation set: {update['mask']}"
-        notes.append(Message(text=f"{text}; --solvent_mask None does without, as RELION 5 would.", level="warning"))
+        text += "; RELION 5 would use none: to do without, give --i and --tomograms in place of the set."
+        notes.append(Message(text=text, level="warning"))
     return notes
 
 
