@@ -19,6 +19,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
+if "--atheris" in sys.argv:
+    import atheris
+
+    with atheris.instrument_imports(include=["napari_autorefine.io"]):
+        import napari_autorefine.io.tomo_inputs  # noqa: F401
+
 from oracles.fuzzing import Rule, Target, check, damage, file_targets, targets
 
 _LARGEST = 60_000
@@ -42,7 +48,7 @@ def main() -> int:
 
 
 def _chosen(folder: Path, options: argparse.Namespace) -> list[Target]:
-    found = list(targets(folder / "own"))
+    found = list(targets(folder / "own", has_runs=not options.atheris))
     if options.more:
         paths = [path for ending in ("*.star", "*.mrc*", "*.map") for path in sorted(options.more.rglob(ending))]
         found += file_targets(folder / "more", [path for path in paths if path.stat().st_size < _LARGEST])
@@ -93,8 +99,6 @@ def _report(rule: Rule, path: Path, content: bytes, keep: Path, number: int) -> 
 
 def _led_by_coverage(chosen: list[Target], options: argparse.Namespace) -> int:
     """Let libFuzzer choose the damage of the first file of one target (``--only NAME``)."""
-    import atheris
-
     target = chosen[0]
     print(f"{target.name}: {target.main.name}")
     corpus = target.root.parent / "corpus"
@@ -104,7 +108,6 @@ def _led_by_coverage(chosen: list[Target], options: argparse.Namespace) -> int:
     def one(data: bytes) -> None:
         check(target, target.files[0], data)
 
-    atheris.instrument_all()
     arguments = [sys.argv[0], f"-max_total_time={round(60 * options.minutes)}", "-max_len=20000", str(corpus)]
     atheris.Setup(arguments, one)
     atheris.Fuzz()

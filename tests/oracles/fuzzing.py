@@ -152,9 +152,10 @@ def _too_long(*_: object) -> None:
     raise TimeoutError(f"not done after {2 * SECONDS:.0f} s")
 
 
-def targets(root: Path) -> tuple[Target, ...]:
-    """Write good files of every kind below ``root`` and return what reads them."""
-    return (*_spa(root), *_tomo(root), *_micrographs(root), *_run(root), *_records(root), *_other(root))
+def targets(root: Path, *, has_runs: bool = True) -> tuple[Target, ...]:
+    """Write good files of every kind below ``root`` and return what reads them; those of a refinement on request."""
+    runs = _run(root) if has_runs else ()
+    return (*_spa(root), *_tomo(root), *_micrographs(root), *runs, *_records(root), *_other(root))
 
 
 def file_targets(root: Path, files: Iterable[Path]) -> tuple[Target, ...]:
