@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ParticleSet
+from oracles.tomo_files import write_tomo_files
 
 from napari_autorefine.cli import main
 from napari_autorefine.errors import InputError
@@ -67,3 +68,21 @@ def test_status_and_output(particle_set: ParticleSet, capsys: pytest.CaptureFixt
     assert capsys.readouterr().err.count("\n") == 1
     assert main(["info", str(particle_set.folder / "none.mrc"), str(particle_set.star)]) == 2
     assert "1 of 2 files" in capsys.readouterr().err
+
+
+def test_files_of_a_subtomogram_project_are_described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_tomo_files(tmp_path, "3d")
+    words = describe_file("particles.star")
+    assert all(word in words for word in ("4 subtomograms", "in 2 tomograms", "with CTF volumes", "A from the center"))
+    assert "no defocus" not in words
+    write_tomo_files(tmp_path, "2d")
+    words = describe_file("particles.star")
+    assert all(word in words for word in ("4 tilt-stack particles", "3 tilt images each", "turned in their"))
+    words = describe_file("tomograms.star")
+    assert "TS_1: 5 tilts up to 40 deg, 4 A per pixel, 40 x 40 x 20 px, dose up to 12 e/A^2" in words
+    (tmp_path / "tomograms.star").unlink()
+    words = describe_file("optimisation_set.star")
+    assert "optimisation set of a subtomogram project: 2 files" in words
+    assert "tomograms.star (does not exist here)" in words
+    assert "particles.star\n" in words

@@ -14,7 +14,9 @@ from napari_autorefine.errors import InputError
 from napari_autorefine.events import Event, Finished, Message, Progress
 from napari_autorefine.io.files import first_bytes
 from napari_autorefine.io.mrc import MrcHeader, is_stack_name, map_sections, read_data, read_header
-from napari_autorefine.io.star import are_tilt_stacks, read_particles, read_star
+from napari_autorefine.io.optimisation_set import optimisation_set_pairs
+from napari_autorefine.io.star import StarFile, read_particles, read_star
+from napari_autorefine.jobs.info_tomo import particle_lines, set_lines, tomogram_lines
 from napari_autorefine.model.particles import Particles
 from napari_autorefine.params import JobParams, Param
 
@@ -139,12 +141,20 @@ def _describe_star(path: str) -> str:
             lines.append(f"  {title:<12} {len(table)} row{'' if len(table) == 1 else 's'}: {_shortened(labels)}")
         else:
             lines.append(f"  {title:<12} {len(table)} pairs: {_shortened(list(table))}")
-    return "\n".join(lines + _particle_lines(path, star.tables))
+    return "\n".join(lines + _particle_lines(path, star.tables) + _project_lines(path, star))
 
 
 def _shortened(labels: list[str]) -> str:
     shown = ", ".join(label.removeprefix("rln") for label in labels[:_COLUMNS_SHOWN])
     return shown + (f", and {len(labels) - _COLUMNS_SHOWN} more" if len(labels) > _COLUMNS_SHOWN else "")
+
+
+def _project_lines(path: str, star: StarFile) -> list[str]:
+    """Return what the files of a subtomogram project mean; nothing for other STAR files."""
+    if optimisation_set_pairs(star) is not None:
+        return set_lines(path)
+    table = star.loop("global")
+    return tomogram_lines(path) if table is not None and "rlnTomoName" in table else []
 
 
 def _particle_lines(path: str, tables: object) -> list[str]:
@@ -160,12 +170,9 @@ def _particle_lines(path: str, tables: object) -> list[str]:
 
 
 def _describe_particles(particles: Particles) -> list[str]:
-    kind = "tilt-stack particles" if are_tilt_stacks(particles) else "particles"
-    if any(group.dimensionality == 3 for group in particles.optics):
-        kind = "subtomograms"
-    lines = [
-        f"  {len(particles)} {kind}, RELION {particles.version}, {len(set(particles.micrograph_name))} micrographs"
-    ]
+    kind = {"image": "particles", "volume": "subtomograms", "tilt_stack": "tilt-stack particles"}[particles.form]
+    micrographs = f", {len(set(particles.micrograph_name))} micrographs" if particles.form == "image" else ""
+    lines = [f"  {len(particles)} {kind}, RELION {particles.version}{micrographs}", *particle_lines(particles)]
     for index, group in enumerate(particles.optics):
         n = int((particles.optics_index == index).sum())
         lines.append(
@@ -175,7 +182,8 @@ def _describe_particles(particles: Particles) -> list[str]:
             f"{', CTF-premultiplied' if group.is_premultiplied else ''}"
         )
     defocus = particles.defocus_A[np.isfinite(particles.defocus_A)]
-    lines.append(f"  defocus {defocus.min():.0f} to {defocus.max():.0f} A" if defocus.size else "  no defocus")
+    if defocus.size or particles.form == "image":
+        lines.append(f"  defocus {defocus.min():.0f} to {defocus.max():.0f} A" if defocus.size else "  no defocus")
     halves = Counter(particles.half.tolist())
     lines.append(f"  half-sets {halves[1]} and {halves[2]}" if halves[1] + halves[2] else "  half-sets not assigned")
     lines.append("  with orientations" if np.any(particles.euler_deg) else "  without orientations")
