@@ -1,0 +1,1 @@
+"""Refinement on several processes and machines through dask.distributed."""
