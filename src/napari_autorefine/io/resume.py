@@ -159,9 +159,9 @@ def _directions(star: StarFile) -> np.ndarray | None:
 
 def _check_complete(particles: Particles, models: tuple[StarFile, StarFile], path: Path) -> None:
     """Raise when rows are missing from a data file: its model files know how many particles there were."""
-    tables = [star.loop("model_groups") for star in models]
-    counts = [int(table["rlnGroupNrParticles"].sum()) for table in tables if table is not None]
-    if len(particles) not in {sum(counts), counts[0]} and counts:
+    groups = [_columns(star, "model_groups", Path(f"the model file of {path}")) for star in models]
+    counts = [int(columns.numbers("rlnGroupNrParticles").sum()) for columns in groups]
+    if len(particles) not in {sum(counts), counts[0]}:
         raise InputError(
             f"{path} is damaged: it has {len(particles)} particles, the model files beside it count {sum(counts)}."
         )
@@ -203,10 +203,14 @@ class _Pairs:
             raise InputError(f"{self.path}: the value '{text}' of {label} is not a number.") from None
 
     def file(self, label: str) -> Path:
-        """Return the file a label names: as it stands, else beside this file."""
-        named = Path(self.text(label))
-        beside = self.path.parent / named.name
-        return named if named.is_file() or not beside.is_file() else beside
+        """Return the file a label names: beside this file, so that a run may be moved or copied, else as it stands."""
+        return _beside(self.path, self.text(label))
+
+
+def _beside(path: Path, name: str) -> Path:
+    """Return the file of a name in the folder of another file when it is there, else the name."""
+    beside = path.with_name(Path(name).name)
+    return beside if beside.is_file() else Path(name)
 
 
 def _columns(star: StarFile, name: str, path: Path) -> Columns:
@@ -224,8 +228,7 @@ def _half(star: StarFile, path: Path, particles: Particles) -> dict[str, Any]:
     n_shell = box_size // 2 + 1
     if len(classes) != 1:
         raise classes.error(f"there are {len(classes)} classes; only refinements of one can be continued")
-    map_name = Path(str(classes.texts("rlnReferenceImage")[0]))
-    map_path = map_name if map_name.is_file() else path.parent / map_name.name
+    map_path = _beside(path, str(classes.texts("rlnReferenceImage")[0]))
     half = {
         "map": read_volume(map_path).data,
         "tau2": spectra.numbers("rlnReferenceTau2"),
@@ -380,7 +383,6 @@ def _params(general: _Pairs) -> dict[str, Any]:
             try:
                 content = json.loads(path.read_text(encoding="utf-8"))
             except (OSError, ValueError):
-                continue
-            if isinstance(content, dict):
-                return dict(content)
+                return {}
+            return dict(content) if isinstance(content, dict) else {}
     return {}

@@ -19,6 +19,7 @@ from napari_autorefine.io.star import read_particles, read_star
 from napari_autorefine.jobs.demo_truth import Comparison, compare, micrograph_section, truth_section, verdict_of
 from napari_autorefine.jobs.extract import ExtractParams, extract
 from napari_autorefine.jobs.mask import MaskParams, mask
+from napari_autorefine.jobs.output_lock import one_at_a_time
 from napari_autorefine.jobs.postprocess import PostprocessParams, postprocess
 from napari_autorefine.jobs.rebox import ReboxParams, rebox
 from napari_autorefine.jobs.refine import RefineParams, refine
@@ -88,6 +89,7 @@ class _Folders:
         return self.of("simulate", "betagal")
 
 
+@one_at_a_time
 def demo(params: DemoParams) -> Iterator[Event]:
     """Go from simulated micrographs of beta-galactosidase to a sharpened map and ``report.html``, job after job."""
     started = time.monotonic()

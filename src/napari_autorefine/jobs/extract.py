@@ -20,11 +20,13 @@ from napari_autorefine.jobs.extract_plan import ExtractionPlan, MicrographTask, 
 from napari_autorefine.jobs.extract_run import cut_all, is_done
 from napari_autorefine.jobs.extract_settings import FOREIGN_OPTIONS
 from napari_autorefine.jobs.montage import write_montage
+from napari_autorefine.jobs.output_lock import one_at_a_time
 from napari_autorefine.jobs.record import check_free, check_not_input, write_record
 
 __all__ = ["FOREIGN_OPTIONS", "ExtractParams", "extract"]
 
 
+@one_at_a_time
 def extract(params: ExtractParams) -> Iterator[Event]:
     """Cut particles from micrographs; write a stack per micrograph, ``particles.star`` and ``montage.png``.
 

@@ -16,6 +16,7 @@ from napari_autorefine.events import Event, Finished, Message, Progress
 from napari_autorefine.io.mrc import write_volume
 from napari_autorefine.jobs.map_inputs import InputMap, check_cubic, check_same_grid, read_map, voxel_size_of
 from napari_autorefine.jobs.mask_params import FOREIGN_OPTIONS, MaskParams
+from napari_autorefine.jobs.output_lock import one_at_a_time
 from napari_autorefine.jobs.record import check_free, check_not_input, write_record
 
 __all__ = ["FOREIGN_OPTIONS", "MaskParams", "mask"]
@@ -24,6 +25,7 @@ _LARGE, _STRAY = 0.5, 0.98
 _STEPS = ("reading", "filtering", "growing")
 
 
+@one_at_a_time
 def mask(params: MaskParams) -> Iterator[Event]:
     """Make one mask; yields what was found and what looks wrong.
 

@@ -34,6 +34,7 @@ from napari_autorefine.events import Event, Finished, Message, Progress
 from napari_autorefine.jobs.map_inputs import InputMap
 from napari_autorefine.jobs.mask import mask_of_map
 from napari_autorefine.jobs.mask_params import MaskParams
+from napari_autorefine.jobs.output_lock import one_at_a_time
 from napari_autorefine.jobs.postprocess_files import write_outputs
 from napari_autorefine.jobs.postprocess_inputs import PostprocessInputs, check_outputs, load_inputs, output_files
 from napari_autorefine.jobs.postprocess_params import FOREIGN_OPTIONS, PostprocessParams
@@ -46,6 +47,7 @@ _NOISE_FSC, _NO_RESOLUTION_A = 0.10, 999.0
 _STEPS = ("reading", "correlation", "sharpening", "writing")
 
 
+@one_at_a_time
 def postprocess(params: PostprocessParams) -> Iterator[Event]:
     """Correlate, sharpen and write; yields resolution, B-factor and what looks wrong.
 

@@ -12,6 +12,7 @@ from napari_autorefine.events import Event, Finished, Message, Progress
 from napari_autorefine.io.files import FileSet
 from napari_autorefine.io.mrc import write_volume
 from napari_autorefine.jobs.map_inputs import InputMap, check_cubic, looks_like_mask, read_map_or_mask, voxel_size_of
+from napari_autorefine.jobs.output_lock import one_at_a_time
 from napari_autorefine.jobs.rebox_params import FOREIGN_OPTIONS, ReboxParams
 from napari_autorefine.jobs.record import check_free, check_not_input, write_record
 from napari_autorefine.model.resize import even_size, fourier_resize, window
@@ -24,6 +25,7 @@ _LARGEST_BOX = 4096
 _MAP_ENDINGS = (".mrc", ".map", ".ccp4")
 
 
+@one_at_a_time
 def rebox(params: ReboxParams) -> Iterator[Event]:
     """Rescale, then rebox every map; yields what was rounded on the way.
 

@@ -24,6 +24,7 @@ from napari_autorefine.io.optics import complete_optics, optics_groups, renumber
 from napari_autorefine.io.relion30 import upgrade_relion_3_0
 from napari_autorefine.io.star import StarFile, read_star, write_star
 from napari_autorefine.jobs.map_inputs import InputMap, check_cubic, check_mask, check_same_grid, read_map
+from napari_autorefine.jobs.output_lock import one_at_a_time
 from napari_autorefine.jobs.recenter_params import FOREIGN_OPTIONS, RecenterParams
 from napari_autorefine.jobs.record import check_free, output_of, write_record
 from napari_autorefine.model.geometry import euler_to_matrix
@@ -42,6 +43,7 @@ _SAME_PIXEL = 1e-3
 _ENDING = "_centered.star"
 
 
+@one_at_a_time
 def recenter(params: RecenterParams) -> Iterator[Event]:
     """Recentre particles, or find the centre that puts their map on a mask; yields what was found.
 

@@ -28,6 +28,7 @@ from napari_autorefine.events import Event, Finished, Message, Progress
 from napari_autorefine.io.files import FileSet
 from napari_autorefine.io.mrc import write_volume
 from napari_autorefine.io.optimisation_set import OptimisationSet, write_optimisation_set
+from napari_autorefine.jobs.output_lock import one_at_a_time
 from napari_autorefine.jobs.reconstruct_inputs import ReconstructInputs, load_inputs
 from napari_autorefine.jobs.reconstruct_params import FOREIGN_OPTIONS, ReconstructParams
 from napari_autorefine.jobs.record import check_free, check_not_input, write_record
@@ -62,6 +63,7 @@ class MapNames:
         return {"map": self.joint, **dict(zip(("half1", "half2"), self.halves, strict=False))}
 
 
+@one_at_a_time
 def reconstruct(params: ReconstructParams) -> Iterator[Event]:
     """Reconstruct a map, and with ``halves`` the map of each half-set; yields progress and what was found.
 

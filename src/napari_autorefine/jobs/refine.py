@@ -20,6 +20,7 @@ from napari_autorefine.io.runs import RunFolder, SavedRun
 from napari_autorefine.io.screening import Screening, check_images
 from napari_autorefine.jobs.continuing import resumed, saved_state, usable_state
 from napari_autorefine.jobs.image_source import ImageSource, memory_notes, open_images
+from napari_autorefine.jobs.output_lock import one_at_a_time
 from napari_autorefine.jobs.record import output_of
 from napari_autorefine.jobs.refine_inputs import RefineInputs, check_output, check_space, load_inputs, messages
 from napari_autorefine.jobs.refine_params import RefineParams
@@ -35,6 +36,7 @@ _MOST_BAD = 0.05
 _NAMED = 10
 
 
+@one_at_a_time
 def refine(params: RefineParams) -> Iterator[Event]:
     """Refine to convergence; yields progress, messages and every iteration, and writes RELION's files.
 

@@ -15,6 +15,7 @@ from napari_autorefine.events import Event, Finished, Message, Progress
 from napari_autorefine.io.atoms import read_model
 from napari_autorefine.io.mrc import write_stack, write_volume
 from napari_autorefine.io.tables import write_star
+from napari_autorefine.jobs.output_lock import one_at_a_time
 from napari_autorefine.jobs.record import check_free, write_record
 from napari_autorefine.jobs.simulate_earlier import write_earlier
 from napari_autorefine.jobs.simulate_micrographs import (
@@ -100,6 +101,7 @@ def _with_poses(table: pd.DataFrame, truth: Truth) -> pd.DataFrame:
     return table.assign(**poses)
 
 
+@one_at_a_time
 def simulate(params: SimulateParams) -> Iterator[Event]:
     """Make particle stacks or micrographs with ``PREFIX_truth.star`` and ``PREFIX_truth.mrc`` from an atomic model."""
     if not params.model:

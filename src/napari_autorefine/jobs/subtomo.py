@@ -19,6 +19,7 @@ from napari_autorefine.io.subtomogram_columns import CENTERED, PIXELS, SUBTOMOGR
 from napari_autorefine.io.tables import VERSION_5_0, StarFile, read_star
 from napari_autorefine.io.tomo_inputs import gather_files
 from napari_autorefine.io.tomograms import read_tomograms
+from napari_autorefine.jobs.output_lock import one_at_a_time
 from napari_autorefine.jobs.record import check_free, write_record
 from napari_autorefine.jobs.subtomo_cut import CutPlan, Picks, cut_particles, write_cut
 from napari_autorefine.jobs.subtomo_params import FOREIGN_OPTIONS, SubtomoParams
@@ -32,6 +33,7 @@ _ORIGIN = ("rlnOriginXAngst", "rlnOriginYAngst", "rlnOriginZAngst")
 _REPLACED = ("rlnTomoName", "rlnImageName", "rlnCtfImage", VISIBLE, *CENTERED, *PIXELS, *SUBTOMOGRAM_EULER, *_ORIGIN)
 
 
+@one_at_a_time
 def subtomo(params: SubtomoParams) -> Iterator[Event]:
     """Cut particles and write them with ``particles.star`` and ``optimisation_set.star`` in the output folder.
 
