@@ -34,6 +34,7 @@ from napari_autorefine.jobs.job_folder import (
     process_start,
     state_folder,
 )
+from napari_autorefine.jobs.output_lock import check_unlocked
 from napari_autorefine.params import command_line, describe, make_params
 
 _STALE_LOCK_S = 60.0
@@ -120,6 +121,7 @@ def start(job: str, params: BaseModel | Mapping[str, Any], workdir: str | Path) 
     folder = JobFolder(state_folder(root / output))
     with _starting(folder):
         refuse_second(folder)
+        check_unlocked(root / output)
         folder.clear()
         info = JobInfo(
             job=job,
