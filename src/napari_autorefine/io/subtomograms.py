@@ -89,6 +89,11 @@ class SubtomogramVolumes:
     def __len__(self) -> int:
         return len(self.files)
 
+    def __getstate__(self) -> dict[str, object]:
+        """Return what another process needs: names that hold in any folder."""
+        weights = None if self.weight_files is None else [path.absolute() for path in self.weight_files]
+        return {**self.__dict__, "files": [path.absolute() for path in self.files], "weight_files": weights}
+
     @property
     def n_byte(self) -> int:
         """Memory that all volumes take as float32, without weights."""
@@ -188,6 +193,10 @@ class TiltStacks:
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def __getstate__(self) -> dict[str, object]:
+        """Return what another process needs: names that hold in any folder."""
+        return {**self.__dict__, "files": [path.absolute() for path in self.files]}
 
     @property
     def n_images(self) -> np.ndarray:
