@@ -14,7 +14,7 @@ import yaml
 
 from napari_autorefine.jobs import JOBS
 from napari_autorefine.params import FieldRecord, describe
-from napari_autorefine.ui.presentation import NOTES, label_of, look_of, unit_of
+from napari_autorefine.ui.presentation import NOTES, label_of, look_of, tabs_of, unit_of
 
 DOCS = Path(__file__).parent
 FOLDER = DOCS / "widgets"
@@ -56,7 +56,7 @@ def _page(job: str, name: str, title: str) -> str:
     lines = [f"# {name}", "", _MADE, "", f"{JOBS[job].title}. {_ways(job, name, title)}", ""]
     if job in _REMARKS:
         lines += [_REMARKS[job], ""]
-    for group in dict.fromkeys(record.param.group for record in records):
+    for group in tabs_of(records):
         mine = [record for record in records if record.param.group == group]
         plain = [record for record in mine if not record.param.is_advanced] or mine
         folded = [record for record in mine if record not in plain]

@@ -18,7 +18,7 @@ from conftest import ParticleSet
 
 from napari_autorefine.errors import InputError
 from napari_autorefine.events import Finished, IterationDone, Message, Progress
-from napari_autorefine.jobs import detached_main
+from napari_autorefine.jobs import detached_run
 from napari_autorefine.jobs.detached import DetachedJob, attach, start
 from napari_autorefine.jobs.failures import failure_text
 from napari_autorefine.jobs.job_events import (
@@ -225,7 +225,7 @@ def test_events_survive_as_lines(tmp_path: Path) -> None:
 
 def test_progress_is_thinned_and_other_events_are_not(tmp_path: Path) -> None:
     with open(tmp_path / "events", "w+", encoding="utf-8") as file:
-        writer = detached_main._Writer(file)
+        writer = detached_run.EventWriter(file)
         for done in range(1, 2001):
             writer.write(Progress(stage="a", done=done, total=2000))
             writer.write(Message(text=str(done)))

@@ -88,3 +88,31 @@ def on_micrographs(particle_set: Any) -> Callable[[int], Path]:
         return path
 
     return make
+
+
+@pytest.fixture
+def sessions(qapp: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The window's sessions; jobs that are left are ended."""
+    from napari_autorefine.ui import sessions as module
+
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    yield module.sessions
+    for session in module.sessions.running():
+        for _ in range(3):
+            session.cancel()
+        session.job.wait(20)
+    module.sessions.forget()
+
+
+@pytest.fixture
+def make_dock(sessions: Any, slow_job: None, qtbot: Any, tmp_path: Path) -> Callable[..., Any]:
+    from napari_autorefine.ui.job_dock import JobDock
+    from napari_autorefine.ui.project import Project
+
+    def make(job: str = "slow", **values: Any) -> Any:
+        dock = JobDock(job, job.capitalize(), project=Project(tmp_path))
+        qtbot.addWidget(dock)
+        dock.form.set_values(values)
+        return dock
+
+    return make

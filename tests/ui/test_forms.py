@@ -51,8 +51,10 @@ def type_into(form: Any, name: str, text: str) -> None:
 
 
 def test_refine_has_the_tabs_and_labels_of_the_tutorials(make_form: Callable[..., Any]) -> None:
+    from napari_autorefine.ui.presentation import tabs_of
+
     form = make_form()
-    assert tuple(dict.fromkeys(record.param.group for record in describe(RefineParams))) == TABS
+    assert tabs_of(describe(RefineParams)) == form.tabs.names == TABS
     labels = [field.label for field in form.fields.values()]
     for label in (
         "Input images STAR file",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,34 +16,6 @@ from napari_autorefine.jobs.job_events import IterationWritten, JobEnded, StateC
 from napari_autorefine.jobs.job_folder import JobFolder, JobInfo, state_folder, this_process
 
 MOMENT_MS = 30_000
-
-
-@pytest.fixture
-def sessions(qapp: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The window's sessions; jobs that are left are ended."""
-    from napari_autorefine.ui import sessions as module
-
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    yield module.sessions
-    for session in module.sessions.running():
-        for _ in range(3):
-            session.cancel()
-        session.job.wait(20)
-    module.sessions.forget()
-
-
-@pytest.fixture
-def make_dock(sessions: Any, slow_job: None, qtbot: Any, tmp_path: Path) -> Callable[..., Any]:
-    from napari_autorefine.ui.job_dock import JobDock
-    from napari_autorefine.ui.project import Project
-
-    def make(job: str = "slow", **values: Any) -> Any:
-        dock = JobDock(job, job.capitalize(), project=Project(tmp_path))
-        qtbot.addWidget(dock)
-        dock.form.set_values(values)
-        return dock
-
-    return make
 
 
 @pytest.fixture
@@ -173,20 +145,20 @@ def test_closing_the_window_asks_while_a_job_runs(
 ) -> None:
     from qtpy.QtWidgets import QMainWindow
 
-    from napari_autorefine.ui import job_dock
+    from napari_autorefine.ui import close_guard
 
     window = QMainWindow()
     qtbot.addWidget(window)
     window.setCentralWidget(running)
     window.show()
     session = running.panel.session
-    job_dock._guard_window(running)
-    job_dock._guard_window(running)
+    close_guard.guard_window(running)
+    close_guard.guard_window(running)
     asked = []
-    monkeypatch.setattr(job_dock, "ask_about_running", lambda parent: asked.append(parent) or answer)
+    monkeypatch.setattr(close_guard, "ask_about_running", lambda parent: asked.append(parent) or answer)
     assert window.close() is is_closed and len(asked) == 1
     assert session.job.wait(20 if is_closed else 0.5).state == state
-    monkeypatch.setattr(job_dock, "ask_about_running", lambda parent: "cancel")
+    monkeypatch.setattr(close_guard, "ask_about_running", lambda parent: "cancel")
     window.close()
 
 

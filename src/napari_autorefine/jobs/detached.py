@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ class DetachedJob:
 
     def status(self) -> JobStatus:
         """Return how the job is doing."""
-        _reap()
+        reap()
         return self.folder.status()
 
     def pause(self) -> None:
@@ -83,11 +83,12 @@ class DetachedJob:
     def cancel(self) -> None:
         """Ask the job to end and to leave no incomplete files; it interrupts itself when it does not come to that.
 
-        Asked a second time, the process is interrupted from outside; a third time, it is killed.
+        Asked a second time, the process is interrupted from outside; a third time, it is killed. A window is not.
         """
         self.folder.order("cancel")
         pid, started = self.info.pid, self.info.process_started
-        if self._cancelled and pid is not None and process_start(pid) == started:
+        is_alone = not self.info.in_window
+        if self._cancelled and is_alone and pid is not None and process_start(pid) == started:
             with contextlib.suppress(psutil.Error):
                 process = psutil.Process(pid)
                 (process.terminate if self._cancelled == 1 else process.kill)()
@@ -110,6 +111,24 @@ def start(job: str, params: BaseModel | Mapping[str, Any], workdir: str | Path) 
         Parameters that cannot be used, an input that is missing, a folder that cannot be written, or a job that runs
         with the same output.
     """
+    return DetachedJob(begin(job, params, workdir, launch=_launch))
+
+
+def begin(
+    job: str,
+    params: BaseModel | Mapping[str, Any],
+    workdir: str | Path,
+    *,
+    launch: Callable[[JobFolder, Path], int],
+    in_window: bool = False,
+) -> JobFolder:
+    """Check a job, make its state folder and let ``launch`` (folder, working folder) return the process it runs in.
+
+    Raises
+    ------
+    InputError
+        As ``start``.
+    """
     if job not in JOBS:
         raise InputError(f"There is no job {job!r}; the jobs are {', '.join(JOBS)}.")
     checked = params if isinstance(params, BaseModel) else make_params(JOBS[job].params(), dict(params))
@@ -131,13 +150,12 @@ def start(job: str, params: BaseModel | Mapping[str, Any], workdir: str | Path) 
             workdir=str(root),
             version=software_version(),
             started=time.time(),
+            in_window=in_window,
         )
         folder.write_info(info)
-        child = _spawn(folder, root)
-        folder.write_info(replace(info, pid=child.pid, process_started=process_start(child.pid)))
-    _reap()
-    _children.append(child)
-    return DetachedJob(folder)
+        pid = launch(folder, root)
+        folder.write_info(replace(info, pid=pid, process_started=process_start(pid)))
+    return folder
 
 
 def attach(place: str | Path) -> DetachedJob:
@@ -197,15 +215,16 @@ def _starting(folder: JobFolder) -> Iterator[None]:
         lock.unlink(missing_ok=True)
 
 
-def _reap() -> None:
-    """Forget children that have ended, so that they do not look alive."""
+def reap() -> int:
+    """Forget children that have ended, so that they do not look alive; return how many there still are."""
     _children[:] = [child for child in _children if child.poll() is None]
+    return len(_children)
 
 
 @atexit.register
 def _leave_alone() -> None:
     """Let go of the jobs that run on when this process ends."""
-    _reap()
+    reap()
     for child in _children:
         child.returncode = 0  # or Popen warns of a child that nobody waited for
 
@@ -214,6 +233,14 @@ def _search_path() -> str:
     """Return PYTHONPATH for a process that starts in another folder; it finds this package wherever it was found."""
     given = [os.path.abspath(place) for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
     return os.pathsep.join([*given, str(Path(__file__).resolve().parents[2])])
+
+
+def _launch(folder: JobFolder, workdir: Path) -> int:
+    """Start the process of a job; return its number."""
+    child = _spawn(folder, workdir)
+    reap()
+    _children.append(child)
+    return child.pid
 
 
 def _spawn(folder: JobFolder, workdir: Path) -> subprocess.Popen[bytes]:

@@ -31,7 +31,10 @@ _CONTINUED = re.compile(r"_ct\d+$")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobInfo:
-    """What was started: ``output`` as the job's parameters name it, times in seconds since 1970, None until known."""
+    """What was started: ``output`` as the job's parameters name it, times in seconds since 1970, None until known.
+
+    ``in_window`` says that the process is that of a window, which other things depend on.
+    """
 
     job: str
     output: str
@@ -43,6 +46,7 @@ class JobInfo:
     host: str = field(default_factory=socket.gethostname)
     pid: int | None = None
     process_started: float | None = None
+    in_window: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,8 @@ from qtpy.QtWidgets import QDockWidget, QFileDialog, QHBoxLayout, QLabel, QMainW
 from napari_autorefine.errors import InputError
 from napari_autorefine.events import Progress
 from napari_autorefine.jobs.job_events import TimedEvent
-from napari_autorefine.ui.activity import stage_text, time_text
+from napari_autorefine.ui.activity import announce, stage_text, time_text
+from napari_autorefine.ui.close_guard import guard_window
 from napari_autorefine.ui.dashboard_parts import HistoryBar, MenuButton, Panel, PanelArea, ViewBar
 from napari_autorefine.ui.iteration_table import IterationTable
 from napari_autorefine.ui.latest_worker import Failure, LatestWorker
@@ -36,6 +37,7 @@ from napari_autorefine.ui.sessions import JobSession, sessions
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
+_TITLE = "Auto-refine"
 _REMEMBERED = "live results"
 _STATES = {
     "reading": "reading…",
@@ -161,6 +163,8 @@ class Dashboard(QWidget):
         if session is not self.follower.session:
             self._clear()
             self.follower.follow(session)
+            announce(session, _TITLE)
+            guard_window(self)
             self._show_state()
 
     def open(self, place: str | Path) -> None:

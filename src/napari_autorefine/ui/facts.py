@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +61,31 @@ def needed_facts(path: Path, kind: Kind | None) -> Facts:
         return facts
     needed, found = ("A STAR file", "a map") if kind == "particles" else ("A map", "a STAR file")
     return Facts(text=f"{needed} is needed here; this is {found}.", is_problem=True)
+
+
+def place_facts(path: Path, *, is_folder: bool, tell_space: bool = False) -> Facts:
+    """Return what speaks against writing to a path: its folder, or the one that it will be made in, must allow it.
+
+    Parameters
+    ----------
+    path : of the output
+    is_folder : the path itself is a folder to write into
+    tell_space : say how much space is free
+    """
+    place = path if is_folder else path.parent
+    try:
+        while not place.exists():
+            if place.is_symlink() or place == place.parent:
+                return Facts(text=f"{place} leads nowhere.", is_problem=True)
+            place = place.parent
+        if not place.is_dir():
+            return Facts(text=f"{place.name} is a file, not a folder.", is_problem=True)
+        if not os.access(place, os.W_OK | os.X_OK):
+            return Facts(text=f"No permission to write in {place}.", is_problem=True)
+        free = shutil.disk_usage(place).free
+    except OSError as error:
+        return Facts(text=f"{place}: {error.strerror}.", is_problem=True)
+    return Facts(text=f"{free / 1e9:.0f} GB free" if tell_space else "")
 
 
 def _shortened(text: str, path: Path) -> str:

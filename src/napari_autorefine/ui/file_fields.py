@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 import re
 import shlex
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +22,7 @@ from superqt.utils import create_worker
 from napari_autorefine.io.mrc import write_volume
 from napari_autorefine.jobs.record import Kind
 from napari_autorefine.params import FieldRecord
-from napari_autorefine.ui.facts import Facts, needed_facts
+from napari_autorefine.ui.facts import Facts, file_facts, needed_facts, place_facts
 from napari_autorefine.ui.fields import (
     GREY,
     ORANGE,
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 
 LAYER = "layer: "
 LAYER_FOLDER = "Layers"
+_WRITTEN_FOLDERS = frozenset({"scratch_dir", "output", "part_dir"})
 _DELAY_MS, _AGAIN_MS = 250, 2000
 _KINDS: dict[str, Kind] = {"star": "particles", "map": "map", "mask": "mask"}
 _FILTERS = {
@@ -189,7 +192,7 @@ class FileField(Field):
     def read(self) -> Any:
         """Return the path, None when it is optional and empty."""
         text = self.text
-        if self.is_input and self.facts is not None and self.facts.is_problem:
+        if self.facts is not None and self.facts.is_problem:
             raise BadValue(self.facts.text)
         if self.record.is_sequence:
             return (text,) if text.startswith(LAYER) else self.paths
@@ -236,8 +239,7 @@ class FileField(Field):
         self.widget.native.setToolTip(f"<p>{html.escape(self.text)}</p>{self.tooltip}" if self.text else "")
         self._asked += 1
         self._again.stop()
-        if self.is_input:
-            self._timer.start()
+        self._timer.start()
         self._show_facts()
         super()._on_change()
 
@@ -263,10 +265,19 @@ class FileField(Field):
         except BadValue:
             return
         path = self._project.absolute(first)
-        worker = create_worker(_facts_of_file, path, _KINDS.get(self.kind), _start_thread=False)
+        worker = create_worker(_found_out, self._question(path), _start_thread=False)
         worker.returned.connect(lambda facts: self._answer(number, facts))
         worker.errored.connect(lambda _: self._answer(number, Facts(text="")))
         worker.start()
+
+    def _question(self, path: Path) -> Callable[[], Facts]:
+        """Return what a thread is to find out: what a file is, or whether it can be written."""
+        if self.is_input:
+            return partial(needed_facts, path, _KINDS.get(self.kind))
+        name, is_file = self.record.name, self.record.param.file_kind == "write"
+        if is_file or name in _WRITTEN_FOLDERS:
+            return partial(place_facts, path, is_folder=not is_file, tell_space=name == "scratch_dir")
+        return partial(file_facts, path)
 
     def _facts_of_layer(self, text: str) -> Facts:
         layer = self._layer(text)
@@ -297,10 +308,10 @@ class FileField(Field):
             say(self._facts, text, GREY)
 
 
-def _facts_of_file(path: Path, kind: Kind | None) -> Facts:
-    """Return what a file is, in a thread beside the window's."""
+def _found_out(question: Callable[[], Facts]) -> Facts:
+    """Answer a question in a thread beside the window's."""
     with beside_the_window():
-        return needed_facts(path, kind)
+        return question()
 
 
 def layer_path(layer: Layer) -> Path | None:

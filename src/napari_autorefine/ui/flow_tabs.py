@@ -32,7 +32,7 @@ class FlowTabs(QWidget):
         if len(names) > 1:
             layout.addWidget(self._strip(names))
         layout.addWidget(self.pages)
-        self._names = tuple(names)
+        self.names = tuple(names)
 
     def _strip(self, names: Sequence[str]) -> QWidget:
         strip = QWidget()
@@ -70,7 +70,7 @@ class FlowTabs(QWidget):
         """Show on the strip that something on a page needs attention."""
         button = self._buttons.button(index)
         if button is not None:
-            button.setText(self._names[index] + (" !" if is_wrong else ""))
+            button.setText(self.names[index] + (" !" if is_wrong else ""))
 
 
 class _Pages(QStackedWidget):

@@ -19,7 +19,7 @@ from napari_autorefine.ui.fields import GREY, BadValue, CheckField, ChoiceField,
 from napari_autorefine.ui.file_fields import FileField
 from napari_autorefine.ui.flow_tabs import FlowTabs
 from napari_autorefine.ui.fold import Fold
-from napari_autorefine.ui.presentation import NOTES, in_labels, look_of
+from napari_autorefine.ui.presentation import NOTES, in_labels, look_of, tabs_of
 from napari_autorefine.ui.project import Project
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class JobForm(QWidget):
         self.fields: dict[str, Field] = {
             record.name: make_field(job, record, project, layers) for record in self._records
         }
-        self._groups = tuple(dict.fromkeys(record.param.group for record in self._records))
+        self._groups = tabs_of(self._records)
         self.tabs = FlowTabs(self._groups)
         for group in self._groups:
             self.tabs.add_page(self._page(group))
@@ -94,6 +94,13 @@ class JobForm(QWidget):
         for record in records:
             layout.addWidget(self.fields[record.name].row)
         return Fold("More options", content)
+
+    def add_last(self, widget: QWidget) -> None:
+        """Put a widget below the fields of the last tab."""
+        page = self.tabs.pages.widget(self.tabs.pages.count() - 1)
+        layout = None if page is None else page.layout()
+        if isinstance(layout, QVBoxLayout):
+            layout.insertWidget(layout.count() - 1, widget)
 
     def values(self, *, resolve: bool = False) -> dict[str, Any]:
         """Return the values that differ from the defaults; fields with a problem are left out.

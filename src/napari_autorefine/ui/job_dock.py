@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import LineEdit
 from psygnal import Signal
-from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer, QUrl
+from qtpy.QtCore import QSize, Qt, QTimer, QUrl
 from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import (
     QApplication,
+    QCheckBox,
     QFileDialog,
     QFrame,
     QHBoxLayout,
     QInputDialog,
     QMenu,
-    QMessageBox,
     QScrollArea,
     QVBoxLayout,
     QWidget,
@@ -29,6 +29,7 @@ from napari_autorefine.errors import InputError
 from napari_autorefine.jobs import JOBS
 from napari_autorefine.jobs.job_events import JobEnded
 from napari_autorefine.ui.activity import announce
+from napari_autorefine.ui.close_guard import guard_window
 from napari_autorefine.ui.fields import ORANGE, RED, plain_label, small_button
 from napari_autorefine.ui.forms import JobForm
 from napari_autorefine.ui.job_panel import JobPanel
@@ -70,6 +71,12 @@ class JobDock(QWidget):
         self.viewer = viewer
         self.project = project
         self.form = JobForm(job, project, None if viewer is None else viewer.layers)
+        self.in_window = QCheckBox("Run in this window")
+        self.in_window.setToolTip(
+            "<p>Run the job in a thread of napari instead of a process of its own. It ends with the window, and the"
+            " window is less smooth beside it.</p>"
+        )
+        self.form.add_last(self.in_window)
         self.panel = JobPanel()
         self._is_new = True
         self._lay_out()
@@ -141,7 +148,8 @@ class JobDock(QWidget):
     def run(self) -> None:
         """Start the job of the form; what is wrong becomes a notification."""
         try:
-            session = sessions.start(self.job, self.form.params(), self.project.folder)
+            params, folder = self.form.params(), self.project.folder
+            session = sessions.start(self.job, params, folder, in_window=self.in_window.isChecked())
         except InputError as error:
             self.panel.tell(str(error), RED)
             show_error(f"{self.title}: {error}")
@@ -159,11 +167,12 @@ class JobDock(QWidget):
         if not session.is_over:
             announce(session, self.title)
             session.finished.connect(self._on_finished)
-            _guard_window(self)
+            guard_window(self)
         self.session_changed.emit(session)
 
     def recall(self) -> None:
         """Show what the preferences say, and the values of the last run in this project."""
+        self.in_window.setChecked(read_settings().in_window)
         self.form.reset()
         values = preferred(self.job) | self.project.recall(self.job)
         values.pop("output", None)
@@ -312,42 +321,3 @@ def preferred(job: str) -> dict[str, Any]:
     if settings.scratch_dir:
         values["scratch_dir"] = settings.scratch_dir
     return {name: value for name, value in values.items() if name in known}
-
-
-def _guard_window(dock: JobDock) -> None:
-    """Let the window ask before it closes while jobs are running; once per window."""
-    window = dock.window()
-    if window is not None and window is not dock and window.findChild(_CloseGuard) is None:
-        window.installEventFilter(_CloseGuard(window))
-
-
-class _CloseGuard(QObject):
-    """Asks what becomes of running jobs when the window is closed."""
-
-    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
-        """Ask, unless no job is running."""
-        if watched is self.parent() and event is not None and event.type() == QEvent.Type.Close and sessions.running():
-            answer = ask_about_running(self.parent())
-            if answer == "stay":
-                event.ignore()
-                return True
-            if answer == "cancel":
-                for session in sessions.running():
-                    session.cancel()
-            sessions.forget()
-        return super().eventFilter(watched, event)
-
-
-def ask_about_running(parent: Any) -> str:
-    """Ask whether running jobs go on without the window: ``go on``, ``cancel`` or ``stay``."""
-    names = "\n".join(f"{session.name}: {session.job.info.output}" for session in sessions.running())
-    box = QMessageBox(parent)
-    box.setIcon(QMessageBox.Icon.Question)
-    box.setWindowTitle("A job is running")
-    box.setText("A job is running. It can go on without this window; open the dock again to follow it.")
-    box.setInformativeText(names)
-    go_on = box.addButton("Let it go on", QMessageBox.ButtonRole.AcceptRole)
-    cancel = box.addButton("Cancel the job", QMessageBox.ButtonRole.DestructiveRole)
-    box.addButton("Keep the window", QMessageBox.ButtonRole.RejectRole)
-    box.exec()
-    return {id(go_on): "go on", id(cancel): "cancel"}.get(id(box.clickedButton()), "stay")

@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 PLUGIN = "napari-autorefine"
 TITLES = {
     "extract": "Extract particles",
+    "subtomo": "Extract subtomograms",
     "rebox": "Change map box and pixel size",
     "refine": "Auto-refine",
     "recenter": "Recentre",
     "reconstruct": "Reconstruct",
+    "reconstruct_particle": "Reconstruct particle",
     "mask": "Mask",
     "postprocess": "Post-process",
     "report": "Report",
@@ -61,6 +63,12 @@ class ExtractDock(ManifestDock):
     job_name = "extract"
 
 
+class SubtomoDock(ManifestDock):
+    """Particles of tomograms, cut from tilt series."""
+
+    job_name = "subtomo"
+
+
 class ReboxDock(ManifestDock):
     """Pixel size and box of maps."""
 
@@ -71,6 +79,12 @@ class ReconstructDock(ManifestDock):
     """Map of particles with poses."""
 
     job_name = "reconstruct"
+
+
+class ReconstructParticleDock(ManifestDock):
+    """Map of particles straight from their tilt series."""
+
+    job_name = "reconstruct_particle"
 
 
 class MaskDock(ManifestDock):

@@ -148,7 +148,8 @@ class MapLayers:
         assert frame.mesh is not None
         place = surface_frame(frame.data.shape, frame.voxel_size_A, mirrored=self._mirrored)
         data = surface_data(frame.mesh, mirrored=self._mirrored)
-        name = NAMES[self.role] + (" surface" if "image" in self.layers else "")
+        image = self.layers.get("image")
+        name = NAMES[self.role] if image is None else f"{image.name} surface"
         layer = Surface(data, name=name, **place, **surface_style(self.role))
         return self._named(layer, frame)
 

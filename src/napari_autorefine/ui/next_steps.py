@@ -21,6 +21,10 @@ _OPENABLE = {
 }
 _STEPS: dict[str, tuple[tuple[str, str, dict[str, str]], ...]] = {
     "extract": (("refine", "Auto-refine", {"particles": "particles"}),),
+    "subtomo": (
+        ("refine", "Auto-refine", {"optimisation_set": "optimisation_set", "particles": "particles"}),
+        ("reconstruct_particle", "Reconstruct particle", {"optimisation_set": "optimisation_set"}),
+    ),
     "rebox": (("refine", "Auto-refine", {"map": "reference"}),),
     "refine": (
         ("mask", "Mask", {"map": "input"}),
@@ -41,6 +45,10 @@ _STEPS: dict[str, tuple[tuple[str, str, dict[str, str]], ...]] = {
     ),
     "reconstruct": (
         ("refine", "Auto-refine", {"map": "reference"}),
+        ("mask", "Mask", {"map": "input"}),
+        ("postprocess", "Post-process", {"half1": "half1"}),
+    ),
+    "reconstruct_particle": (
         ("mask", "Mask", {"map": "input"}),
         ("postprocess", "Post-process", {"half1": "half1"}),
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -36,6 +36,7 @@ class Look:
     twins: tuple[str, ...] = ()
 
 
+_TABS = ("I/O", "Reference", "CTF", "Optimisation", "Auto-sampling", "Compute", "Running")
 _DEGREES = ("30", "15", "7.5", "3.7", "1.8", "0.9", "0.5", "0.2", "0.1")
 _SAMPLING = {f"{degrees} degrees": order for order, degrees in enumerate(_DEGREES)}
 _PLAIN = Look()
@@ -73,6 +74,11 @@ LOOKS: dict[tuple[str, str], Look] = {
     ("extract", "part_dir"): Look(empty="the output folder"),
     ("extract", "part_star"): Look(empty="particles.star in the output folder"),
     ("extract", "pixel_size_A"): Look(empty="as in STAR"),
+    ("subtomo", "optimisation_set"): Look(empty="particles and tomograms below"),
+    ("subtomo", "particles"): Look(empty="of the set"),
+    ("subtomo", "tomograms"): Look(empty="of the set"),
+    ("subtomo", "crop_size_px"): Look(empty="box size"),
+    ("subtomo", "max_dose_e_A2"): Look(empty="all images"),
     ("rebox", "new_box"): Look(empty="keep"),
     ("rebox", "rescale_angpix"): Look(empty="keep"),
     ("rebox", "angpix"): Look(empty="header"),
@@ -82,6 +88,11 @@ LOOKS: dict[tuple[str, str], Look] = {
     ("reconstruct", "maxres_A"): Look(empty="Nyquist"),
     ("reconstruct", "subset"): Look(empty="all"),
     ("reconstruct", "class_number"): Look(empty="all"),
+    ("reconstruct_particle", "optimisation_set"): Look(empty="particles and tomograms below"),
+    ("reconstruct_particle", "particles"): Look(empty="of the set"),
+    ("reconstruct_particle", "tomograms"): Look(empty="of the set"),
+    ("reconstruct_particle", "crop_size_px"): Look(empty="box size"),
+    ("reconstruct_particle", "snr"): Look(empty="none"),
     ("mask", "lowpass_A"): Look(empty="none"),
     ("mask", "ini_threshold"): Look(empty="automatic"),
     ("mask", "molweight_kDa"): Look(empty="not used"),
@@ -104,6 +115,12 @@ NOTES: dict[tuple[str, str], str] = {
     ("refine", "Running"): "There are no MPI processes: one process uses all cores and GPUs.",
 }
 """Remarks at the end of a tab, for those who follow a tutorial and look for a field."""
+
+
+def tabs_of(records: Sequence[FieldRecord]) -> tuple[str, ...]:
+    """Return the tabs of a form: the groups of its parameters, in the tutorials' order where all are known there."""
+    groups = tuple(dict.fromkeys(record.param.group for record in records))
+    return tuple(sorted(groups, key=_TABS.index)) if set(groups) <= set(_TABS) else groups
 
 
 def look_of(job: str, record: FieldRecord) -> Look:

@@ -19,9 +19,11 @@ _MOST_PROJECTS = 50
 _OUTPUTS = {
     "refine": "Refine3D/{job}/run",
     "extract": "Extract/{job}/",
+    "subtomo": "Extract/{job}/",
     "rebox": "ReboxRescale/{job}/",
     "recenter": "Recenter/{job}/particles.star",
     "reconstruct": "Reconstruct/{job}/map.mrc",
+    "reconstruct_particle": "Reconstruct/{job}/",
     "mask": "MaskCreate/{job}/mask.mrc",
     "postprocess": "PostProcess/{job}/postprocess",
     "report": "Report/{job}/report.html",

@@ -1,4 +1,4 @@
-"""Jobs as the window sees them: followed by a timer, told by signals; nothing of a job runs in the window's process.
+"""Jobs as the window sees them: followed by a timer, told by signals, wherever they run.
 
 How to follow jobs from another dock::
 
@@ -33,10 +33,11 @@ from qtpy.QtCore import QTimer
 
 from napari_autorefine.errors import InputError
 from napari_autorefine.events import Finished, Message, Progress
-from napari_autorefine.jobs.detached import DetachedJob, attach, start
+from napari_autorefine.jobs.detached import DetachedJob, attach, reap, start
 from napari_autorefine.jobs.job_events import IterationWritten, JobEnded, State, StateChanged, TimedEvent
 from napari_autorefine.jobs.job_folder import JobFolder, folders_in, state_folder
-from napari_autorefine.ui.thread_manners import hold_garbage, release_garbage
+from napari_autorefine.ui.thread_manners import hold_garbage, release_garbage, tidy
+from napari_autorefine.ui.window_jobs import start_in_window
 
 POLL_MS = 200
 _STATUS_S = 1.0
@@ -191,15 +192,15 @@ class Sessions:
         self._sessions: dict[Path, JobSession] = {}
         self._timer: QTimer | None = None
 
-    def start(self, job: str, params: BaseModel, workdir: Path) -> JobSession:
-        """Start a job in a process of its own and follow it.
+    def start(self, job: str, params: BaseModel, workdir: Path, *, in_window: bool = False) -> JobSession:
+        """Start a job and follow it: in a process of its own, or in a thread of this one.
 
         Raises
         ------
         InputError
             It cannot be started; nothing has been written then.
         """
-        return self._follow(DetachedJob(start(job, params, workdir).folder))
+        return self._follow((start_in_window if in_window else start)(job, params, workdir))
 
     def attach(self, place: str | Path) -> JobSession:
         """Follow the job of a state folder, an output or a job's folder; one that is followed already is returned.
@@ -251,6 +252,7 @@ class Sessions:
 
     def poll(self) -> None:
         """Read the news of all jobs."""
+        tidy()
         for session in list(self._sessions.values()):
             session.poll()
         self._run_timer()
@@ -267,12 +269,13 @@ class Sessions:
             self._timer = QTimer()
             self._timer.setInterval(POLL_MS)
             self._timer.timeout.connect(self.poll)
-        if not self.running():
+        is_busy = bool(self.running())
+        (hold_garbage if is_busy else release_garbage)(self)
+        is_needed = is_busy or (bool(self._sessions) and reap() > 0)  # a process lives a little longer than its job
+        if not is_needed:
             self._timer.stop()
-            release_garbage(self)
         elif not self._timer.isActive():
             self._timer.start()
-            hold_garbage(self)
 
 
 sessions = Sessions()

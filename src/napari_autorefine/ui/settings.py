@@ -23,6 +23,7 @@ class Settings:
     gpu_ids : RELION's notation, ``0:1``; empty for all
     threads : CPU threads; 0 for all cores
     scratch_dir : folder for copies of the particles; empty for none
+    in_window : jobs run in a thread of napari instead of a process of their own
     """
 
     match_chimerax: bool = True
@@ -31,6 +32,7 @@ class Settings:
     gpu_ids: str = ""
     threads: int = 0
     scratch_dir: str = ""
+    in_window: bool = False
 
 
 def read_settings() -> Settings:
@@ -48,6 +50,7 @@ def read_settings() -> Settings:
         gpu_ids=str(compute.gpu_ids),
         threads=int(compute.threads),
         scratch_dir=str(compute.scratch_dir),
+        in_window=bool(compute.in_window),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,6 +14,8 @@ _lock = threading.Lock()
 _inside = 0
 _before = (0.005, True)
 _holders: set[object] = set()
+_YOUNG_S, _ALL_S = 2.0, 60.0
+_collected = {1: 0.0, 2: 0.0}
 
 
 @contextmanager
@@ -59,3 +62,16 @@ def release_garbage(holder: object) -> None:
         _holders.discard(holder)
         if not _holders:
             gc.unfreeze()
+
+
+def tidy() -> None:
+    """Collect garbage while ``beside_the_window`` keeps Python from it for long; from the main thread, now and then."""
+    now = time.monotonic()
+    if gc.isenabled():
+        _collected.update({1: now, 2: now})
+        return
+    for generation, interval_s in ((2, _ALL_S), (1, _YOUNG_S)):
+        if now - _collected[generation] > interval_s:
+            _collected.update(dict.fromkeys(range(1, generation + 1), now))
+            gc.collect(generation)
+            return
