@@ -97,9 +97,7 @@ def _parsed(path: str) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = "" if mark is None else f", line {mark.line + 1}"
-        raise InputError(
-            f"{path}{place}: neither YAML nor JSON; see docs/scaling.md for an example."
-        ) from error
+        raise InputError(f"{path}{place}: neither YAML nor JSON; see docs/scaling.md for an example.") from error
     if not isinstance(values, dict):
         raise InputError(f"{path} holds no entries such as kind: local and n_workers: 4.")
     return {str(name): value for name, value in values.items()}

@@ -55,6 +55,7 @@ def greeter() -> Callable[..., dict[str, Any]]:
     """
 
     def greet(dask_worker: Any) -> dict[str, Any]:
+        import importlib
         import os
         import platform
         import socket
@@ -64,10 +65,9 @@ def greeter() -> Callable[..., dict[str, Any]]:
 
         found: dict[str, Any] = {"version": None, "gpus": 0}
         try:
-            import napari_autorefine
-            from napari_autorefine import xp
-
-            found = {"version": napari_autorefine.__version__, "gpus": xp.gpu_count()}
+            package = importlib.import_module("napari_autorefine")
+            xp = importlib.import_module("napari_autorefine.xp")
+            found = {"version": package.__version__, "gpus": xp.gpu_count()}
         except ImportError:
             pass
         limit = getattr(dask_worker.memory_manager, "memory_limit", None)

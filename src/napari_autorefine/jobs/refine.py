@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from napari_autorefine import xp
+from napari_autorefine.cluster.crew import DaskCrew
 from napari_autorefine.engine import loop
 from napari_autorefine.engine.problem import RefinementProblem, RefineOptions
 from napari_autorefine.engine.state import RefinementState
@@ -19,6 +20,7 @@ from napari_autorefine.events import Event, Finished, Message
 from napari_autorefine.io.runs import RunFolder, SavedRun
 from napari_autorefine.io.screening import Screening, check_images
 from napari_autorefine.jobs.continuing import resumed, saved_state, usable_state
+from napari_autorefine.jobs.crew_source import crew_of, gpu_groups, not_used
 from napari_autorefine.jobs.image_source import ImageSource, memory_notes, open_images
 from napari_autorefine.jobs.output_lock import one_at_a_time
 from napari_autorefine.jobs.record import output_of
@@ -54,10 +56,13 @@ def refine(params: RefineParams) -> Iterator[Event]:
     check_output(params)
     inputs = load_inputs(params, saved)
     options, notes = engine_options(params, inputs)
-    RunFolder(params.output).prepare()
-    check_space(inputs, params.output)
-    yield from (*messages(inputs), *notes, *memory_notes(inputs.stack, params))
     with ExitStack() as resources:
+        crew = resources.enter_context(crew_of(params, None if params.cpu else gpu_groups(params.gpu)))
+        if crew is not None:
+            params = yield from _met(crew, inputs, params)
+        RunFolder(params.output).prepare()
+        check_space(inputs, params.output)
+        yield from (*messages(inputs), *notes, *memory_notes(inputs.stack, params))
         good, screening = yield from _screened(inputs, params, is_new=saved is None)
         images = open_images(inputs.particles, inputs.stack, params, resources)
         problem = make_problem(inputs, good, images, params)
@@ -72,7 +77,7 @@ def refine(params: RefineParams) -> Iterator[Event]:
         files.write_start(screening, inputs.particles, resampled_mask=_resampled_mask(inputs))
         last: RefinementState | None = None
         try:
-            for item in loop.refine(problem, options, _state(saved, params)):
+            for item in loop.refine(problem, options, _state(saved, params), crew=crew):
                 if isinstance(item, RefinementState):
                     last = item
                     files.write(item)
@@ -85,6 +90,13 @@ def refine(params: RefineParams) -> Iterator[Event]:
                 files.withdraw()
             raise InputError(" ".join((str(error), *_how_to_go_on(files)))) from error
         yield _finished(last, files, screening)
+
+
+def _met(crew: DaskCrew, inputs: RefineInputs, params: RefineParams) -> Generator[Message, None, RefineParams]:
+    """Wait for the processes that search; return parameters without what these do in their own way."""
+    yield from not_used(params, preread=params.preread_images, scratch=params.scratch_dir is not None)
+    yield from crew.greet(inputs.stack.read, len(inputs.particles))
+    return params.model_copy(update={"preread_images": False, "scratch_dir": None})
 
 
 def _state(saved: SavedRun | None, params: RefineParams) -> RefinementState | None:
@@ -222,11 +234,9 @@ def choose_devices(params: RefineParams) -> tuple[tuple[int, ...], list[Message]
     """Return the GPUs to use, () for the CPU, and a message that says so."""
     if params.cpu:
         return (), [Message(text="Uses the CPU, as asked for.")]
-    words = [word for word in (params.gpu or "").replace(",", ":").split(":") if word.strip()]
-    try:
-        asked = tuple(dict.fromkeys(int(word) for word in words))
-    except ValueError as error:
-        raise InputError(f"--gpu {params.gpu} is not a list of GPU numbers such as 0:1.") from error
+    asked = tuple(dict.fromkeys(number for group in gpu_groups(params.gpu) for number in group))
+    if params.has_crew:
+        return (), []  # dealt to the processes
     count = xp.gpu_count()
     if count == 0:
         if asked:
@@ -234,7 +244,7 @@ def choose_devices(params: RefineParams) -> tuple[tuple[int, ...], list[Message]
         is_surprise = params.gpu is not None or xp.has_cupy()
         return (), [Message(text=f"Uses the CPU: {_no_gpu()}.", level="warning" if is_surprise else "info")]
     chosen = asked or tuple(range(count))
-    if max(chosen) >= count or min(chosen) < 0:
+    if max(chosen) >= count:
         available = "GPU 0 only" if count == 1 else f"the GPUs 0 to {count - 1}"
         raise InputError(f"--gpu {params.gpu}: this machine has {available}.")
     names = ", ".join(f"GPU {number} ({xp.gpu_name(number)})" for number in chosen)

@@ -6,14 +6,14 @@ from typing import Annotated
 
 from pydantic import field_validator, model_validator
 
+from napari_autorefine.jobs.refine_cluster_params import RefineClusterParams
 from napari_autorefine.jobs.refine_input_params import none_if_empty, none_if_off
-from napari_autorefine.jobs.refine_tomo_params import RefineTomoParams
 from napari_autorefine.params import Param
 
 OPTIMISATION, SAMPLING, COMPUTE, RUNNING = "Optimisation", "Auto-sampling", "Compute", "Running"
 
 
-class RefineParams(RefineTomoParams):
+class RefineParams(RefineClusterParams):
     """Everything that decides what an auto-refinement does."""
 
     particle_diameter_A: Annotated[
@@ -212,7 +212,8 @@ class RefineParams(RefineTomoParams):
         str | None,
         Param(
             "Which GPUs to use",
-            "Which GPUs, as in 0:1; without a value, or without the option, all there are.",
+            "Which GPUs, as in 0:1; without a value, or without the option, all there are. Several processes take one"
+            " part between colons each, as in 0,1:2,3.",
             COMPUTE,
             bare_value="",
         ),
