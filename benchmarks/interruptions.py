@@ -20,6 +20,7 @@ N_RANDOM = 60
 
 
 def main() -> None:
+    """Go through the moments of each kind."""
     step = int(sys.argv[1]) if len(sys.argv) > 1 else 1
     with tempfile.TemporaryDirectory() as place:
         undisturbed = Path(place) / "undisturbed"

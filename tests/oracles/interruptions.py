@@ -24,13 +24,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+from oracles import phantoms
+from oracles.particle_files import write_particle_files
 
 from napari_autorefine.io.mrc import read_volume
 from napari_autorefine.io.run_integrity import damage_of
 from napari_autorefine.io.star import read_particles
 from napari_autorefine.jobs.refine import RefineParams, refine
-from oracles import phantoms
-from oracles.particle_files import write_particle_files
 
 BOX, PIXEL_A, N = 16, 5.0, 24
 KINDS = ("operation", "write", "settle", "delay")

@@ -5,15 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-
-from napari_autorefine.io.mrc import write_stack, write_volume
 from oracles.phantoms import SimulatedSet
 
+from napari_autorefine.io.mrc import write_stack, write_volume
+
 OPTICS = (
-    "rlnOpticsGroup rlnOpticsGroupName rlnVoltage rlnSphericalAberration rlnAmplitudeContrast rlnImagePixelSize"
-    " rlnImageSize rlnImageDimensionality"
-).split()
-PARTICLES = "rlnImageName rlnMicrographName rlnOpticsGroup rlnDefocusU rlnDefocusV rlnDefocusAngle".split()
+    "rlnOpticsGroup",
+    "rlnOpticsGroupName",
+    "rlnVoltage",
+    "rlnSphericalAberration",
+    "rlnAmplitudeContrast",
+    "rlnImagePixelSize",
+    "rlnImageSize",
+    "rlnImageDimensionality",
+)
+PARTICLES = ("rlnImageName", "rlnMicrographName", "rlnOpticsGroup", "rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle")
 
 
 def write_particle_files(
@@ -45,6 +51,6 @@ def write_particle_files(
     return star
 
 
-def _loop(name: str, labels: list[str], rows: list[str], version: int) -> str:
+def _loop(name: str, labels: tuple[str, ...], rows: list[str], version: int) -> str:
     head = "\n".join(f"_{label} #{number}" for number, label in enumerate(labels, start=1))
     return f"\n# version {version}\n\ndata_{name}\n\nloop_\n{head}\n" + "\n".join(rows) + "\n\n"

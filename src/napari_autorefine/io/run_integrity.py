@@ -20,6 +20,7 @@ from napari_autorefine.io.files import FileSet, read_error
 from napari_autorefine.io.tables import read_star
 
 FILE_TABLE = "autorefine_files"
+RECORD = "_params.json"
 ENDS_WITH = "# end of file"
 _PROMISE = b"its last line is '# end of file'"
 _NAME, _SIZE, _SUM = "autorefineFileName", "autorefineFileSize", "autorefineFileCrc32"
@@ -42,9 +43,11 @@ def promise(program: str) -> str:
 
 
 def file_table(files: FileSet) -> pd.DataFrame:
-    """Return names, sizes (bytes) and checksums of the files that a set holds so far."""
+    """Return names, sizes (bytes) and checksums of the files that a set holds so far, without the run's record."""
     rows = []
     for target in files.targets:
+        if target.name.endswith(RECORD):  # which may be written again
+            continue
         written = files.temporary(target)
         rows.append({_NAME: target.name, _SIZE: written.stat().st_size, _SUM: _checksum(written)})
     return pd.DataFrame(rows).astype({_NAME: object})

@@ -17,7 +17,7 @@ from napari_autorefine.io.files import FileSet, replacing, write_error
 from napari_autorefine.io.mrc import write_volume
 from napari_autorefine.io.optimisation_set import write_optimisation_set
 from napari_autorefine.io.resume import SavedRun, read_run
-from napari_autorefine.io.run_integrity import FILE_TABLE, close_optimiser, file_table, promise
+from napari_autorefine.io.run_integrity import FILE_TABLE, RECORD, close_optimiser, file_table, promise
 from napari_autorefine.io.run_state import ModelValues, RunSettings, RunState
 from napari_autorefine.io.run_tables import (
     model_tables,
@@ -44,6 +44,7 @@ class RunFolder:
     def __init__(self, prefix: str | os.PathLike[str], settings: RunSettings | None = None) -> None:
         self.prefix = Path(prefix)
         self.settings = settings or RunSettings()
+        self._began_in = _identity(self.prefix.parent)
 
     def path(self, ending: str, iteration: int | None = None) -> Path:
         """Return ``PREFIX_itNNN_ending``, or ``PREFIX_ending`` of the finished run."""
@@ -88,6 +89,7 @@ class RunFolder:
     def write_iteration(self, state: RunState, particles: Particles, *, directions_deg: np.ndarray) -> tuple[Path, ...]:
         """Write the files of one iteration; none has its name before all are complete, the optimiser file is last."""
         iteration = state.iteration
+        self._check_folder()
         with FileSet() as files:
             models = []
             for half, model in enumerate(state.halves, start=1):
@@ -104,10 +106,21 @@ class RunFolder:
             self._write_common(files, state, particles, directions_deg=directions_deg, models=models)
         return files.targets
 
-    def write_final(self, state: RunState, particles: Particles, *, directions_deg: np.ndarray) -> tuple[Path, ...]:
-        """Write the files of a converged run from its joined model and the unfiltered maps of its halves."""
+    def write_final(
+        self,
+        state: RunState,
+        particles: Particles,
+        *,
+        directions_deg: np.ndarray,
+        record: Mapping[str, Any] | None = None,
+    ) -> tuple[Path, ...]:
+        """Write the files of a converged run from its joined model and the unfiltered maps of its halves.
+
+        ``record`` is what ``PREFIX_params.json`` holds from now on.
+        """
         if state.joined is None:
             raise ValueError("the final files need a joined model")
+        self._check_folder()
         with FileSet() as files:
             map_path = self.path("class001.mrc")
             write_volume(files.new(map_path), state.joined.map, state.voxel_size_A)
@@ -119,15 +132,25 @@ class RunFolder:
             model_path = self.path("model.star")
             tables = self._model(state, state.joined, particles, half=None, map_path=map_path)
             self._star(files, model_path, tables, particles)
+            if record is not None:
+                _write_record(files.new(self.path(RECORD[1:])), record)
             self._write_common(files, state, particles, directions_deg=directions_deg, models=[model_path])
         return files.targets
 
+    def _check_folder(self) -> None:
+        """Raise when the folder is gone, or another one by now, as below a disc that was unmounted."""
+        folder, now = self.prefix.parent, _identity(self.prefix.parent)
+        if self._began_in is None:
+            self._began_in = now
+        elif now != self._began_in:
+            what = "has vanished" if now is None else "is another folder than at the beginning"
+            raise InputError(f"{folder} cannot be written: it {what}; see whether its disc is mounted.")
+
     def write_params(self, params: Mapping[str, Any]) -> Path:
         """Write ``PREFIX_params.json``, which reproduces the run."""
-        path = self.path("params.json")
+        path = self.path(RECORD[1:])
         with replacing(path) as temporary:
-            text = json.dumps({"version": software_version(), **params}, indent=2, default=str)
-            temporary.write_text(text + "\n", encoding="utf-8")
+            _write_record(temporary, params)
         return path
 
     def write_excluded(self, bad: Sequence[BadImage], particles: Particles) -> Path:
@@ -198,6 +221,20 @@ class RunFolder:
     ) -> None:
         version = VERSION_5_0 if particles.version == "5.0" else VERSION_3_1
         write_star(files.new(path), tables, version=version, comments=comments)
+
+
+def _write_record(path: Path, params: Mapping[str, Any]) -> None:
+    text = json.dumps({"version": software_version(), **params}, indent=2, default=str)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Return what tells a folder from another one of the same name, None when it does not exist."""
+    try:
+        status = folder.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _write_directions(path: Path, state: RunState, model: ModelValues, directions_deg: np.ndarray) -> None:

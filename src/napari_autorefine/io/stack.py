@@ -1,4 +1,8 @@
-"""Particle images: any number of stacks behind one row number."""
+"""Particle images: any number of stacks behind one row number.
+
+Images are read at their places in the files rather than through memory maps: a stack that is cut while it is mapped
+ends the process without a word, and so does a network disc that goes away.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,14 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from napari_autorefine.errors import InputError
-from napari_autorefine.io.mrc import MrcHeader, as_float32, check_complete, map_sections, read_header
+from napari_autorefine.io.files import read_error
+from napari_autorefine.io.mrc import MrcHeader, as_float32, check_complete, read_header
 from napari_autorefine.io.names import find_image_file, search_folders, split_image_name
 from napari_autorefine.io.optics import check_pixel_size
 from napari_autorefine.model.particles import Particles
@@ -26,16 +31,50 @@ class ImagePlace:
     slice: int
 
 
-class ParticleStack:
-    """The images of a particle set, read from memory-mapped stacks; safe to share between threads.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileState:
+    """What tells whether a file was changed: size in bytes and time of its last change in ns."""
 
-    Files are looked up relative to the project folder (the working directory), then to the STAR file's folder. All
-    headers are checked when the stack is opened, so that a missing or damaged file is known before any work is done.
+    size: int
+    mtime_ns: int
+
+
+class _OpenFile:
+    """A file descriptor that is closed when nobody uses it any more."""
+
+    __slots__ = ("_lock", "descriptor")
+
+    def __init__(self, path: Path) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        self._lock = threading.Lock()
+
+    def __del__(self) -> None:
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)
+
+    def read_into(self, target: memoryview, offset: int) -> int:
+        """Fill bytes from a place in the file; return how many there were."""
+        if hasattr(os, "preadv"):
+            return os.preadv(self.descriptor, [target], offset)
+        with self._lock:  # where files can only be read from their current place
+            os.lseek(self.descriptor, offset, os.SEEK_SET)
+            content = os.read(self.descriptor, len(target))
+        target[: len(content)] = content
+        return len(content)
+
+
+class ParticleStack:
+    """The images of a particle set, read from their stacks; safe to share between threads.
+
+    Files are looked up relative to the project folder (the working directory), then to the STAR file's folder and those
+    above it. All headers are checked when the stack is opened, so that a missing or damaged file is known before any
+    work is done; a file that has changed since then is noticed when it is read.
 
     Raises
     ------
     InputError
-        A stack that is missing, empty, truncated or of another box or pixel size; an image number beyond its stack.
+        A stack that is missing, empty, truncated or of another box or pixel size; an image number beyond its stack;
+        when reading, a stack that has changed or cannot be read any more.
     """
 
     def __init__(
@@ -48,7 +87,7 @@ class ParticleStack:
     ) -> None:
         self._star = str(star_path) if star_path is not None else "particles"
         self._max_open = max_open
-        self._open: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._open: OrderedDict[int, _OpenFile] = OrderedDict()
         self._lock = threading.Lock()
         paths, self._file, self._slice = _parse_names(particles.image_name)
         folders = search_folders(star_path, project_dir)
@@ -56,6 +95,7 @@ class ParticleStack:
         self._headers = [
             self._open_header(path, folders, int(row)) for path, row in zip(paths, first_rows, strict=True)
         ]
+        self._states = [self._state_of(header.path) for header in self._headers]
         self._check_slices()
         boxes = np.array([header.shape[2] for header in self._headers], np.int64)
         self._box: np.ndarray = boxes[self._file]
@@ -63,6 +103,15 @@ class ParticleStack:
 
     def __len__(self) -> int:
         return len(self._file)
+
+    def __getstate__(self) -> dict[str, object]:
+        """Return what another process needs: names that hold in any folder, no open files."""
+        headers = [replace(header, path=header.path.absolute()) for header in self._headers]
+        return {**self.__dict__, "_headers": headers, "_open": OrderedDict(), "_lock": None}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
 
     @property
     def box_sizes(self) -> np.ndarray:
@@ -105,25 +154,70 @@ class ParticleStack:
 
     def read_raw(self, index: int) -> np.ndarray:
         """Return one image (n_y, n_x) with the values and the type of the file."""
-        return np.array(self._map(int(self._file[index]))[self._slice[index]])
+        return np.asarray(self._stored(int(self._file[index]), int(self._slice[index]), 1)[0])
+
+    def states(self) -> dict[Path, FileState]:
+        """Return size and time of every stack as they were when it was opened."""
+        return {header.path: state for header, state in zip(self._headers, self._states, strict=True)}
 
     def _sections(self, file: int, first: int, n: int) -> np.ndarray:
-        return as_float32(self._map(file)[first : first + n], self._headers[file])
+        return as_float32(self._stored(file, first, n), self._headers[file])
 
-    def _map(self, file: int) -> np.ndarray:
-        """Return the memory map of a file, opening it when it is not among the ones used last."""
+    def _stored(self, file: int, first: int, n: int) -> np.ndarray:
+        """Return n sections as stored: (n, n_y, n_x), or packed bytes of the rows in mode 101."""
+        header = self._headers[file]
+        n_byte = header.section_bytes * n
+        values = np.empty(n_byte, np.uint8)
+        target, offset, done = values.data, header.offset + header.section_bytes * first, 0
+        self._check_unchanged(file)
+        opened = self._opened(file)
+        while done < n_byte:
+            try:
+                got = opened.read_into(target[done:], offset + done)
+            except OSError as error:
+                raise read_error(header.path, error) from error
+            if got == 0:
+                raise InputError(f"{header.path} was cut while it was being read; copy or make it again.")
+            done += got
+        _, n_y, n_x = header.shape
+        if n_byte != n * n_y * n_x * header.dtype.itemsize:
+            return values.reshape(n, n_y, -1)
+        return values.view(header.dtype).reshape(n, n_y, n_x)
+
+    def _check_unchanged(self, file: int) -> None:
+        """Raise when a stack is not what it was when it was opened."""
+        path, before = self._headers[file].path, self._states[file]
+        now = self._state_of(path)
+        if now != before:
+            what = f"{before.size} to {now.size} bytes" if now.size != before.size else "its time of change"
+            raise InputError(f"{path} was changed while it was in use ({what}); see that nothing writes to it.")
+
+    @staticmethod
+    def _state_of(path: Path) -> FileState:
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            raise read_error(path, error) from error
+        return FileState(size=status.st_size, mtime_ns=status.st_mtime_ns)
+
+    def _opened(self, file: int) -> _OpenFile:
+        """Return a file, opening it when it is not among the ones used last."""
         with self._lock:
             if file in self._open:
                 self._open.move_to_end(file)
                 return self._open[file]
-            sections = map_sections(self._headers[file])
-            self._open[file] = sections
+            path = self._headers[file].path
+            try:
+                opened = _OpenFile(path)
+            except OSError as error:
+                raise read_error(path, error) from error
+            self._open[file] = opened
             if len(self._open) > self._max_open:
                 self._open.popitem(last=False)
-            return sections
+            return opened
 
     def _open_header(self, path: str, folders: tuple[Path, ...], row: int) -> MrcHeader:
-        found = find_image_file(path, folders)
+        found = find_image_file(path, folders) or find_image_file(path, folders[-1].absolute().parents)
         if found is None:
             tried = " and ".join(dict.fromkeys(str(folder.resolve()) for folder in folders))
             raise InputError(f"{self._star}, row {row + 1}: the image file {path} does not exist (looked in {tried}).")

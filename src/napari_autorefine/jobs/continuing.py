@@ -144,7 +144,7 @@ def _values(saved: SavedRun, optimiser: Path) -> tuple[dict[str, Any], list[Mess
     if Path(output).resolve() != beside.resolve():  # the folder was moved, or the run was started elsewhere
         output = str(beside)
     recorded = saved.params.get("parameters")
-    if recorded:
+    if recorded and not saved.is_relion:
         known = {record.name for record in describe(RefineParams)}
         unknown = sorted(set(recorded) - known)
         notes = [Message(text=f"Not known in this version: {', '.join(unknown)}.", level="warning")] if unknown else []
@@ -162,7 +162,7 @@ def _values(saved: SavedRun, optimiser: Path) -> tuple[dict[str, Any], list[Mess
     if not saved.is_relion:
         line = read_line(words_of(saved.command_line), RefineParams)
         note = f"{output}_params.json is missing or damaged: parameters are those of the line in {optimiser}."
-        return {**line.values, **values}, [Message(text=note, level="warning")]
+        return {**values, **line.values, "output": output}, [Message(text=note, level="warning")]
     line = read_line(words_of(saved.command_line), RefineParams, FOREIGN_OPTIONS)
     _check_relion(saved, line, optimiser)
     theirs = {r.name: r.relion_default for r in describe(RefineParams) if r.name in _FROM_LINE}

@@ -92,7 +92,6 @@ class RunFiles:
             if self._params.keep_iterations is not None:
                 prune(Path(self._params.output), before=state.iteration - self._params.keep_iterations + 1)
             return
-        self._folder.write_final(state, self._particles, directions_deg=directions)
         names = {
             "map": "class001.mrc",
             "half1": "half1_class001_unfil.mrc",
@@ -106,7 +105,8 @@ class RunFiles:
         self._outputs = {name: str(self._folder.path(ending)) for name, ending in names.items()} | {
             name: path for name, path in self._outputs.items() if name not in names
         }
-        self._folder.write_params(self._record | {"outputs": self._outputs})
+        record = self._record | {"outputs": self._outputs}
+        self._folder.write_final(state, self._particles, directions_deg=directions, record=record)
 
     def outputs(self) -> dict[str, str]:
         """Return the files to look at, by what they are."""
