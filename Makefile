@@ -1,6 +1,7 @@
 # Every target makes the environment it needs. Only Python (3.11 or newer, with venv), make and a network are required.
 #
 #   make demo    from simulated micrographs to a sharpened map and its report, in demo_output/
+#   make demo-sta  from simulated tilt series, by way of binning 4 and recentring, to a map and report at binning 2
 #   make test    run the tests
 #   make test-gpu  run those that need a GPU; CUDA=cuda13 where its driver is that new
 #   make screenshots  make the pictures of docs/images in a window on a virtual screen (Debian: xvfb)
@@ -13,9 +14,10 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO_OUTPUT ?= demo_output
+DEMO_STA_OUTPUT ?= demo_sta_output
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: env dev demo test test-gpu screenshots lint format clean
+.PHONY: env dev demo demo-sta test test-gpu screenshots lint format clean
 .DEFAULT_GOAL := test
 
 $(BIN)/python:
@@ -41,6 +43,9 @@ dev: $(VENV)/.installed-dev
 
 demo: env
 	MPLBACKEND=Agg $(BIN)/autorefine demo --o $(DEMO_OUTPUT) --overwrite
+
+demo-sta: env
+	MPLBACKEND=Agg $(BIN)/autorefine demo_sta --o $(DEMO_STA_OUTPUT) --overwrite
 
 # Tests with a window run under Xvfb where it is installed, else they are skipped with what to install. A Qt that lacks
 # libraries of the system would stop pytest before the first test, so its plugin stays out then.
@@ -70,5 +75,5 @@ format: dev
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) $(DEMO_OUTPUT) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(DEMO_OUTPUT) $(DEMO_STA_OUTPUT) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
