@@ -106,3 +106,11 @@ def test_an_interrupted_job_is_closed() -> None:
     with pytest.raises(KeyboardInterrupt):
         show(job(), io.StringIO())
     assert closed == [True]
+
+
+def test_a_forecast_stands_in_the_progress_line_as_far_as_it_fits() -> None:
+    text = "iteration 2 min 05 s, run 20 min 00 s to 1 h 10 min left; memory 3.1 GB so far, 4.0 GB expected"
+    event = Progress(stage="expectation", done=1, total=4, iteration=2, seconds_left=125.0, forecast=text)
+    assert progress_line(event, 1.0, 200).endswith(f"25 %  {text}")
+    assert len(progress_line(event, 1.0, 90)) == 90
+    assert progress_line(event, 1.0, 90).startswith("Iteration 2: expectation [")

@@ -10,13 +10,18 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """Work done inside one stage."""
+    """Work done inside one stage.
+
+    ``seconds_left`` of the stage, or of the iteration where there is one; ``forecast`` says in words what is to be
+    expected of iteration and run, in time and memory; empty where nothing is known.
+    """
 
     stage: str
     done: int
     total: int
     iteration: int | None = None
     seconds_left: float | None = None
+    forecast: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,3 +72,13 @@ class Finished:
 
 
 Event = Progress | Message | IterationDone | Finished
+
+
+def duration(seconds: float) -> str:
+    """Return a time span in words short enough for a progress line."""
+    total = round(seconds)
+    if total < 60:
+        return f"{total} s"
+    if total < 3600:
+        return f"{total // 60} min {total % 60:02d} s"
+    return f"{total // 3600} h {total % 3600 // 60:02d} min"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Iterable
 from typing import TextIO
 
-from napari_autorefine.events import Event, Finished, IterationDone, Message, Progress
+from napari_autorefine.events import Event, Finished, IterationDone, Message, Progress, duration
 
-_WIDTH = 100
+__all__ = ["Listener", "duration", "finished_block", "iteration_block", "progress_line", "show"]
+
+_WIDTH, _LOG_WIDTH = 100, 200
 _BAR = 30
 _LOG_SECONDS = 30.0
 
@@ -74,7 +77,8 @@ class Listener:
         if is_last and not self._is_live:
             return
         self._last_shown = now
-        text = progress_line(event, now - self._stage_began)
+        width = shutil.get_terminal_size((_WIDTH, 24)).columns - 1 if self._is_live else _LOG_WIDTH
+        text = progress_line(event, now - self._stage_began, max(width, _BAR + 20))
         if self._is_live:
             padded = text.ljust(self._line_length)
             self._stream.write("\r" + padded)
@@ -84,16 +88,19 @@ class Listener:
             self._line(text)
 
 
-def progress_line(event: Progress, elapsed_s: float) -> str:
-    """Return one line: stage, bar, percentage, time left."""
+def progress_line(event: Progress, elapsed_s: float, width: int = _WIDTH) -> str:
+    """Return one line of at most ``width`` characters: stage, bar, percentage, time left or the event's forecast."""
     fraction = min(event.done / event.total, 1.0) if event.total > 0 else 0.0
     left = event.seconds_left
     if left is None and fraction > 0.0 and elapsed_s > 0.5:
         left = elapsed_s * (1.0 - fraction) / fraction
     bar = "#" * round(_BAR * fraction)
     name = event.stage if event.iteration is None else f"Iteration {event.iteration}: {event.stage}"
-    ending = "" if left is None else f"  {duration(left)} left"
-    return f"{name:<40.60} [{bar:<{_BAR}}] {100.0 * fraction:3.0f} %{ending}"[:_WIDTH]
+    ending = f"  {duration(left)} left" if left is not None else ""
+    if event.forecast:
+        ending = f"  {event.forecast}"
+    name = f"{name:.60}" if event.forecast else f"{name:<40.60}"
+    return f"{name} [{bar:<{_BAR}}] {100.0 * fraction:3.0f} %{ending}"[:width]
 
 
 def iteration_block(event: IterationDone) -> str:
@@ -120,16 +127,6 @@ def finished_block(event: Finished) -> str:
     """Return the last lines of a job: what it says and which files it made."""
     width = max((len(name) for name in event.outputs), default=0)
     return "\n".join([event.text, *(f"  {name:<{width}}  {path}" for name, path in event.outputs.items())])
-
-
-def duration(seconds: float) -> str:
-    """Return a time span in words short enough for a progress line."""
-    total = round(seconds)
-    if total < 60:
-        return f"{total} s"
-    if total < 3600:
-        return f"{total // 60} min {total % 60:02d} s"
-    return f"{total // 3600} h {total % 3600 // 60:02d} min"
 
 
 def _value(number: float, unit: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -91,6 +92,10 @@ def _group_sizes(setup: Setup, statistics: HalfStatistics) -> np.ndarray:
     return np.where(statistics.scale_power > 0, sizes, 0)
 
 
+Making = Generator[str, None, Halves]
+"""Yields in words what is made next, and returns the result."""
+
+
 def iterate_maps(
     setup: Setup,
     models: tuple[HalfModel, HalfModel],
@@ -98,21 +103,24 @@ def iterate_maps(
     *,
     is_cc: bool,
     resolution_A: float,
-) -> Halves:
+) -> Making:
     """Regularised, solvent-flattened half maps of an ordinary iteration; the sums are used up."""
     options, messages = setup.options, []
+    yield "comparing the halves"
     _join(setup, sums, resolution_A)
     fsc = fsc_of_halves(*sums)
     unfiltered: tuple[np.ndarray | None, np.ndarray | None] = (None, None)
     if options.solvent_correct_fsc:
+        yield "unfiltered maps"
         maps = _plain_map(setup, sums[0]), _plain_map(setup, sums[1])
+        yield "correlation inside the mask"
         fsc, message = _solvent_fsc(setup, maps, fsc)
         messages += message
         unfiltered = maps
-    halves = tuple(
-        _regularised(setup, model, acc, fsc, is_cc=is_cc, unfiltered=plain)
-        for model, acc, plain in zip(models, sums, unfiltered, strict=True)
-    )
+    halves = []
+    for half, (model, acc, plain) in enumerate(zip(models, sums, unfiltered, strict=True), start=1):
+        yield f"map of half-set {half}"
+        halves.append(_regularised(setup, model, acc, fsc, is_cc=is_cc, unfiltered=plain))
     # The halves share one curve, so the second takes over the first's ratio (as RELION's second half does).
     return Halves(halves=(halves[0], halves[1]), fsc=fsc, joined=None, messages=tuple(messages))
 
@@ -124,17 +132,23 @@ def final_maps(
     sums: tuple[Accumulators, Accumulators],
     *,
     resolution_A: float,
-) -> Halves:
+) -> Making:
     """Unfiltered half maps and the regularised map of all data; the sums are used up."""
     first, second = sums
     messages: list[Message] = []
-    plain = _plain_map(setup, first), _plain_map(setup, second)
+    yield "map of half-set 1"
+    plain_1 = _plain_map(setup, first)
+    yield "map of half-set 2"
+    plain = plain_1, _plain_map(setup, second)
+    yield "comparing the halves"
     sigma2_maps = shell_sigma2(first), shell_sigma2(second)
     _join(setup, sums, resolution_A)
     fsc = fsc_of_halves(first, second)
     if setup.options.solvent_correct_fsc:
+        yield "correlation inside the mask"
         fsc, message = _solvent_fsc(setup, plain, fsc)
         messages += message
+    yield "map of all particles"
     first.add(second)  # twice the average where the halves were joined, which is their sum again
     second.data = second.weight = np.zeros((1, 1, 1), dtype=np.float32)
     halves = tuple(

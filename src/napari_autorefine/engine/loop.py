@@ -18,6 +18,7 @@ from napari_autorefine.engine.accuracy import Accuracy as MeasuredAccuracy
 from napari_autorefine.engine.context import GroupGeometry, reference_shells
 from napari_autorefine.engine.convergence import check_convergence, pose_changes, with_changes, with_resolution
 from napari_autorefine.engine.first_pass import reach_of
+from napari_autorefine.engine.forecast import Forecast, n_step, told
 from napari_autorefine.engine.grids import OrientationGrid, make_orientation_grid
 from napari_autorefine.engine.half_job import IterationPlan
 from napari_autorefine.engine.halfmaps import Halves, final_maps, finish_sums, iterate_maps, update_parameters
@@ -61,6 +62,7 @@ from napari_autorefine.events import Event, IterationDone, Message, Progress
 
 _ROUGHEST_PARENT_ORDER = 2
 
+
 Step = Generator[Event | RefinementState, None, RefinementState]
 
 
@@ -85,6 +87,12 @@ def refine(
     resume : go on from this state instead of from the reference
     crew : processes that search the particles instead of this one
     """
+    yield from Forecast(options=options, state=resume).follow(_refine(problem, options, resume, crew))
+
+
+def _refine(
+    problem: RefinementProblem, options: RefineOptions, resume: RefinementState | None, crew: Crew | None
+) -> Generator[Event | RefinementState, None, None]:
     setup = prepare_setup(problem, options)
     with Workers(options.threads) as workers:
         state = resume
@@ -117,7 +125,8 @@ def _iterate(setup: Setup, state: RefinementState, workers: Workers, crew: Crew 
         yield Message(text=f"Last iteration, with all data to Nyquist: {decision.reason}.")
     plan = plan_iteration(setup, state, is_final=is_final)
     searched = yield from _expectation(setup, state, plan, workers, crew)
-    state, messages = maximize(setup, searched, plan)
+    count = n_step(is_final=is_final, is_masked=options.solvent_correct_fsc)
+    state, messages = yield from told(maximize(setup, searched, plan), plan.iteration, count)
     yield from messages
     yield state
     yield _report(state, time.perf_counter() - started, decision.reason if is_final else "")
@@ -218,6 +227,7 @@ def _expectation(
     table = PoseTable.like(state.poses)
     state = _with_perturbation(setup, state, plan)
     if plan.iteration > 1 or not plan.is_cc:
+        yield Progress(stage="expected accuracy", done=0, total=1, iteration=plan.iteration)
         accuracy = _accuracy(setup, state, plan, source, workers)
         state = replace(state, halves=_with_accuracy(state.halves, accuracy))
         yield Message(
@@ -250,10 +260,12 @@ def _search(
 ) -> Generator[Progress | Message, None, tuple[HalfSums, HalfSums]]:
     """Search all particles in this process, one half after the other."""
     source, threads = block_source(setup, step.poses), setup.options.threads
+    yield Progress(stage="reference of half-set 1", done=0, total=2, iteration=step.plan.iteration)
     first = yield from run_half(
         half_job(setup, step, 1, geometry=geometry, source=source, threads=threads), table, workers, 0
     )
     done = first[0].n_particle
+    yield Progress(stage="reference of half-set 2", done=1, total=2, iteration=step.plan.iteration)
     second = yield from run_half(
         half_job(setup, step, 2, geometry=geometry, source=source, threads=threads), table, workers, done
     )
@@ -303,10 +315,13 @@ def _with_directions(setup: Setup, state: RefinementState) -> tuple[RefinementSt
     return replace(state, halves=(halves[0], halves[1])), orientations
 
 
-def maximize(setup: Setup, searched: _Searched, plan: IterationPlan) -> tuple[RefinementState, tuple[Message, ...]]:
-    """Make maps, spectra, parameters and counters from the sums of an expectation step."""
+def maximize(
+    setup: Setup, searched: _Searched, plan: IterationPlan
+) -> Generator[str, None, tuple[RefinementState, tuple[Message, ...]]]:
+    """Make maps, spectra, parameters and counters from the sums of an expectation step; yields what is made."""
     state = searched.state
-    for sums in searched.sums:
+    for half, sums in enumerate(searched.sums, start=1):
+        yield f"sums of half-set {half}"
         finish_sums(setup, sums)
     updates = [
         update_parameters(setup, model, statistics, searched.geometries, is_cc=plan.is_cc)
@@ -317,9 +332,9 @@ def maximize(setup: Setup, searched: _Searched, plan: IterationPlan) -> tuple[Re
     if plan.is_final:
         merged = searched.statistics[0].merged(searched.statistics[1])
         joint, _ = update_parameters(setup, models[0], merged, searched.geometries, is_cc=plan.is_cc)
-        found = final_maps(setup, models, joint, searched.sums, resolution_A=resolution_A)
+        found = yield from final_maps(setup, models, joint, searched.sums, resolution_A=resolution_A)
     else:
-        found = iterate_maps(setup, models, searched.sums, is_cc=plan.is_cc, resolution_A=resolution_A)
+        found = yield from iterate_maps(setup, models, searched.sums, is_cc=plan.is_cc, resolution_A=resolution_A)
     return _next_state(setup, searched, plan, found), messages + found.messages
 
 

@@ -16,7 +16,7 @@ from napari_autorefine.engine import loop
 from napari_autorefine.engine.problem import RefinementProblem, RefineOptions
 from napari_autorefine.engine.state import RefinementState
 from napari_autorefine.errors import InputError
-from napari_autorefine.events import Event, Finished, Message
+from napari_autorefine.events import Event, Finished, Message, Progress
 from napari_autorefine.io.runs import RunFolder, SavedRun
 from napari_autorefine.io.screening import Screening, check_images
 from napari_autorefine.jobs.continuing import resumed, saved_state, usable_state
@@ -80,6 +80,7 @@ def refine(params: RefineParams) -> Iterator[Event]:
             for item in loop.refine(problem, options, _state(saved, params), crew=crew):
                 if isinstance(item, RefinementState):
                     last = item
+                    yield Progress(stage="writing files", done=0, total=1, iteration=item.iteration)
                     files.write(item)
                 else:
                     yield item

@@ -32,7 +32,7 @@ def announce(session: JobSession, title: str) -> None:
 def _move(bar: progress, title: str, event: Progress) -> None:
     if event.total <= 0:
         return
-    bar.set_description(f"{title}: {stage_text(event)}")
+    bar.set_description(": ".join(part for part in (title, stage_text(event), event.forecast) if part))
     step = round(_STEPS * min(event.done / event.total, 1.0)) - bar.n
     if step:
         bar.update(step)
