@@ -49,7 +49,7 @@ def _inserted(_: Any, *args: Any, **__: Any) -> float:
 
 
 def _table_operations(result: Any, table: Any, images: Any, model: Any, shifts: Any, **_: Any) -> float:
-    n_function = len(shifts.ramps if shifts.functions is None else shifts.functions)
+    n_function = shifts.n_shift if shifts.functions is None else len(shifts.functions)
     return 2.0 * 2 * table.n_sample * (table.n_rot / table.n_mate) * len(images.masked) * n_function
 
 

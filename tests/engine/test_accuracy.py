@@ -10,6 +10,7 @@ from oracles import half_sets, imaging, posterior
 from napari_autorefine.engine.accuracy import (
     ROTATION_ERRORS_DEG,
     SHIFT_ERRORS_PX,
+    ParticleOptics,
     error_ladder,
     particle_accuracy,
 )
@@ -31,9 +32,8 @@ def accuracy(noise: float = 1.0, seed: int = 3) -> tuple[float, ...]:
     model = replace(model, sigma2_noise=model.sigma2_noise * noise)
     context = half_context(found.setup, model, 1, found.job.plan, found.job.geometries, 1)
     geometry = found.job.geometries[0]
-    return particle_accuracy(
-        context, geometry, EULER_DEG, np.ones(geometry.samples.n_sample, np.float32), seed, half_sets.N_SHELL
-    )
+    seen = ParticleOptics(model_ctf=np.ones((1, geometry.samples.n_sample), np.float32))
+    return particle_accuracy(context, geometry, EULER_DEG, seen, seed, half_sets.N_SHELL)
 
 
 def test_the_ladders_grow_by_growing_steps() -> None:

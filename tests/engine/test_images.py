@@ -85,7 +85,7 @@ def test_coefficients_are_counted_once(box_size: int) -> None:
 
 def test_noise_images_have_the_spectrum_they_are_asked_for_and_depend_on_their_seed_alone() -> None:
     size, sigma2 = 16, np.linspace(2.0, 0.5, 9) / 16**2
-    images = steps.noise_images(sigma2, size, np.arange(400))
+    images = steps.noise_images(sigma2, (size, size), np.arange(400))
     index, counts = imaging.plane(size)
     chosen = counts & (index[:, 0] > 0) & (index[:, 0] < size // 2)
     transforms = steps.half_transforms(images)[:, index[chosen, 1] % size, index[chosen, 0]]
@@ -93,4 +93,4 @@ def test_noise_images_have_the_spectrum_they_are_asked_for_and_depend_on_their_s
     for k in range(1, size // 2):
         found = 0.5 * np.mean(np.abs(transforms[:, shell == k]) ** 2)
         assert found == pytest.approx(sigma2[k], rel=0.1)
-    np.testing.assert_array_equal(steps.noise_images(sigma2, size, np.array([7]))[0], images[7])
+    np.testing.assert_array_equal(steps.noise_images(sigma2, (size, size), np.array([7]))[0], images[7])

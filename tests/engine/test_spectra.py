@@ -112,13 +112,11 @@ def test_shell_of_the_initial_filter() -> None:
 
 def test_noise_update() -> None:
     sums = np.array([[8.0, 12.0, 0.0, 4.0], [1.0, 1.0, 1.0, 1.0]])
-    counts = np.array([1, 2, 3, 0])
+    counts = np.outer([2.0, 0.0], [1, 2, 3, 0])
     previous = np.full((2, 4), 7.0)
-    sigma2 = spectra.update_sigma2_noise(sums, counts, np.array([2.0, 0.0]), previous)
+    sigma2 = spectra.update_sigma2_noise(sums, counts, previous)
     np.testing.assert_allclose(sigma2, [[2.0, 1.5, 1.5, 7.0], [7.0] * 4])
-    floored = spectra.update_sigma2_noise(
-        sums, counts, np.array([2.0, 0.0]), previous, is_premultiplied=np.array([True, False])
-    )
+    floored = spectra.update_sigma2_noise(sums, counts, previous, is_premultiplied=np.array([True, False]))
     np.testing.assert_allclose(floored[0, 2], 7e-11)
     assert previous.min() == 7.0
 

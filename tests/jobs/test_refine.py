@@ -20,9 +20,9 @@ from napari_autorefine.io.mrc import read_volume, write_stack, write_volume
 from napari_autorefine.io.runs import read_run
 from napari_autorefine.io.star import read_particles, read_star
 from napari_autorefine.jobs import refine as refine_job
+from napari_autorefine.jobs.continuing import saved_state
 from napari_autorefine.jobs.record import checksum, output_of
 from napari_autorefine.jobs.refine import RefineParams, refine
-from napari_autorefine.jobs.continuing import saved_state
 from napari_autorefine.model.resize import fourier_resize, window
 
 ENDINGS = ("data.star", "optimiser.star", "sampling.star", "model.star", "class001.mrc")

@@ -238,7 +238,7 @@ class _Cupy(ModuleType):
         super().__init__("cupy")
         self.__spec__ = importlib.machinery.ModuleSpec("cupy", None)
         self.ndarray, self.asarray, self.searchsorted, self.RawModule = ndarray, _asarray, _searchsorted, RawModule
-        names = {name: _device_function(getattr(scipy.fft, name)) for name in ("rfft2", "irfft2")}
+        names = {name: _device_function(getattr(scipy.fft, name)) for name in ("rfft2", "irfft2", "rfftn")}
         self.fft = SimpleNamespace(**names)
         pool = SimpleNamespace(free_all_blocks=lambda: None, free_bytes=lambda: 0)
         self.get_default_memory_pool = lambda: pool

@@ -10,10 +10,10 @@ from oracles import imaging, phantoms, posterior
 from napari_autorefine.engine.context import SearchGrid
 from napari_autorefine.engine.grids import local_neighborhoods, make_orientation_grid
 from napari_autorefine.engine.iteration import HalfJob, IterationPlan, half_context, run_half
-from napari_autorefine.engine.prepare import BlockSource
 from napari_autorefine.engine.problem import RefinementProblem, RefineOptions
 from napari_autorefine.engine.reconstruction import Accumulators
 from napari_autorefine.engine.setup import Setup, group_geometry, prepare_setup
+from napari_autorefine.engine.source import BlockSource
 from napari_autorefine.engine.start import initial_poses
 from napari_autorefine.engine.state import HalfModel, Poses, Sampling
 from napari_autorefine.engine.sums import HalfStatistics, PoseTable

@@ -4,7 +4,9 @@ Nothing is shared, pruned or factorised: each particle is compared with each can
 
     D(o, t) = sum_k |C s P_o - e^{-2 pi i k t / N} X|^2 / (2 sigma2),   0 < |k| <= size / 2
 
-and every sum runs over all candidates. Only the list of candidates and the reference's Fourier volume are given.
+and every sum runs over all candidates. Images that were multiplied by their CTF show C^2 s P, and their noise was
+multiplied, too, so that each term is divided by C^2. Only the list of candidates and the reference's Fourier volume are
+given.
 """
 
 from __future__ import annotations
@@ -62,6 +64,7 @@ class View:
     unmasked: np.ndarray
     transfer: np.ndarray
     sigma2: np.ndarray
+    spread: np.ndarray
     shell: np.ndarray
     outer_noise: np.ndarray
     old_origin_A: np.ndarray
@@ -114,11 +117,13 @@ def view(image: np.ndarray, particles: Particles, i: int, model: Model, size: fl
     shell = reference_shell(imaging.shells(index), optics, model)
     frequencies = imaging.magnified(optics, index) / (optics.box_size * pixel)
     correction = np.exp(-1j * imaging.coma(optics, frequencies))
+    transfer = imaging.transfer(optics, particles, i, frequencies) if model.has_ctf else np.ones(len(index))
     return View(
         index=index,
         masked=imaging.coefficients(masked, index) * correction,
         unmasked=imaging.coefficients(unmasked, index) * correction,
-        transfer=imaging.transfer(optics, particles, i, frequencies) if model.has_ctf else np.ones(len(index)),
+        transfer=transfer,
+        spread=np.maximum(transfer, 1e-4) if optics.is_premultiplied else np.ones(len(index)),
         sigma2=model.sigma2_noise[group][shell],
         shell=shell,
         outer_noise=outer,
@@ -152,8 +157,9 @@ def correlation(seen: View, projections: np.ndarray, shifts_A: np.ndarray, size:
     """Normalised correlation (n_o, n_t) over 0 < |k| <= size / 2, group scale without effect."""
     radius = np.hypot(*seen.index.T)
     chosen = (radius > 0) & (radius <= size / 2)
-    model = (seen.transfer * projections)[:, chosen]
-    trials = (ramps(seen, shifts_A) * seen.masked)[:, chosen]
+    deviation = np.sqrt(seen.spread)
+    model = (seen.transfer * projections / deviation)[:, chosen]
+    trials = (ramps(seen, shifts_A) * seen.masked / deviation)[:, chosen]
     cross = (model @ trials.conj().T).real
     return cross / np.linalg.norm(model, axis=1)[:, None] / np.linalg.norm(trials, axis=1)
 
@@ -165,7 +171,7 @@ def posterior(
     far = np.hypot(*seen.index.T) > 0
     predicted = (scale * seen.transfer * projections)[:, None, far]
     trials = (ramps(seen, candidates.shifts_A) * seen.masked)[None, :, far]
-    difference = (np.abs(predicted - trials) ** 2 / (2 * seen.sigma2[far])).sum(axis=2)
+    difference = (np.abs(predicted - trials) ** 2 / (2 * (seen.sigma2 * seen.spread)[far])).sum(axis=2)
     deviation = seen.old_origin_A + candidates.prior_shifts_A - prior_A
     log_prior = candidates.log_prior[:, None] - (deviation**2).sum(axis=1) / (2 * model.sigma_offset_A**2)
     scores = log_prior - difference

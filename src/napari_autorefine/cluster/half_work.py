@@ -10,12 +10,12 @@ import numpy as np
 
 from napari_autorefine.cluster.members import Member
 from napari_autorefine.cluster.wire import Chunk, ChunkResult, Key
-from napari_autorefine.engine.half_search import BLOCK_SIZE, work_order
+from napari_autorefine.engine.half_search import work_order
 from napari_autorefine.engine.iteration import HalfTally
-from napari_autorefine.engine.prepare import cut_into_blocks
 from napari_autorefine.engine.reconstruction import Accumulators
 from napari_autorefine.engine.search_step import SearchStep
 from napari_autorefine.engine.setup import Setup
+from napari_autorefine.engine.source import cut_into_blocks
 from napari_autorefine.engine.sums import PoseTable
 
 _CHUNKS_PER_WORKER, _LARGEST_CHUNK = 6, 64  # blocks
@@ -46,6 +46,7 @@ class HalfWork:
         self._is_estimated = setup.options.particle_scale and not step.plan.is_cc
         self._members = work_order(setup.members(key[1]), step.poses.euler_deg, is_local=step.sampling.is_local)
         self._optics_index = setup.problem.particles.optics_index
+        self._block_size = setup.block_size
         self._tally = HalfTally(setup, step.models[key[1] - 1].norm_average, n_dir=n_dir, table=table)
         self.chunks: dict[int, Chunk] = {}
         self.waiting: list[int] = []
@@ -60,7 +61,7 @@ class HalfWork:
 
     def cut(self, n_worker: int, threads: int) -> None:
         """Cut the half-set for ``n_worker`` processes of ``threads`` threads; blocks are those of a single process."""
-        blocks = cut_into_blocks(self._members, self._optics_index, BLOCK_SIZE)
+        blocks = cut_into_blocks(self._members, self._optics_index, self._block_size)
         size = chunk_size(len(blocks), n_worker, threads)
         for start in range(0, len(blocks), size):
             part = blocks[start : start + size]

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from napari_autorefine.engine.context import GroupGeometry, HalfContext
-from napari_autorefine.engine.expectation import make_slices
+from napari_autorefine.engine.images import PreparedImages
+from napari_autorefine.engine.search import Measured
 from napari_autorefine.model.geometry import euler_to_matrix
 from napari_autorefine.xp import to_host
 
 DECISIVE = -np.log(0.01)
-_RUNGS_AT_ONCE = 8
+_RUNGS_AT_ONCE, _FRACTION = 8, 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,23 +46,23 @@ SHIFT_ERRORS_PX = error_ladder(((1, 0.1), (2, 0.2), (5, 0.5), (10, 1), (np.inf, 
 
 
 def particle_accuracy(
-    half: HalfContext, geometry: GroupGeometry, euler_deg: np.ndarray, model_ctf: Any, seed: int, n_shell: int
+    half: HalfContext, geometry: GroupGeometry, euler_deg: np.ndarray, seen: ParticleOptics, seed: int, n_shell: int
 ) -> tuple[float, float, np.ndarray]:
     """Angular (deg) and translational (A) accuracy of one particle, and its angular information per shell.
 
     Parameters
     ----------
     euler_deg : (3,) current angles
-    model_ctf : (n_sample,) what a slice is multiplied by
+    seen : how the particle shows the map
     seed : chooses which angle and which axis is tried
     """
     rng = np.random.default_rng(seed)
     angle = int(rng.integers(3))
-    samples, weight = geometry.samples, half.models[geometry.index].score_weight * model_ctf**2
+    particle = seen.measured(half, geometry)
+    weight = particle.score_weight(geometry.whole) * seen.model_ctf.reshape(-1) ** 2
 
     def slices_of(trials: np.ndarray) -> Any:
-        matrices = geometry.sampling_matrices(euler_to_matrix(trials))
-        return make_slices(half.reference, matrices, samples.rows, samples.n_sample, half.r2_max)
+        return particle.slices(particle.matrices(euler_to_matrix(trials)), geometry.whole)
 
     own = slices_of(np.array(euler_deg)[None])[0]
     rung, density = 0, None
@@ -76,19 +77,63 @@ def particle_accuracy(
         rung, density = start + within, density[within]
         if evidence[within] > DECISIVE:
             break
-    per_shell = np.bincount(geometry.model_shell, weights=to_host(density), minlength=n_shell)
-    axis = samples.x if rng.integers(2) == 0 else samples.y
+    shell = particle.repeated(geometry.model_shell, geometry.whole)
+    per_shell = np.bincount(shell, weights=to_host(density), minlength=n_shell)
+    axis = int(rng.integers(2 if geometry.samples.dim == 2 and seen.views is None else 3))
     power = to_host(weight * (own.real**2 + own.imag**2))
-    # What a shift changes depends on one coordinate: the power is summed along the other.
-    columns = np.bincount(np.abs(axis), weights=power)
-    turns = np.outer(SHIFT_ERRORS_PX, np.arange(len(columns))) * (2 * np.pi / samples.box_size)
-    shift_rung = _first_decisive((1.0 - np.cos(turns)) @ columns)
+    shift_rung = _first_decisive(_shift_evidence(power, seen.coordinates(geometry, axis), geometry.samples.box_size))
     total = per_shell.sum()
     return (
         float(ROTATION_ERRORS_DEG[rung]),
         float(SHIFT_ERRORS_PX[shift_rung] * geometry.optics.pixel_size_A),
         per_shell / total if total > 0 else per_shell,
     )
+
+
+def _shift_evidence(power: np.ndarray, coordinates: np.ndarray, box_size: int) -> np.ndarray:
+    """Evidence against the shift errors of the ladder along an axis.
+
+    What a shift changes depends on one coordinate: the power is summed along the others, in eighths of an index where
+    coordinates are not whole.
+    """
+    fraction = 1 if np.issubdtype(coordinates.dtype, np.integer) else _FRACTION
+    columns = np.bincount(np.rint(np.abs(coordinates) * fraction).astype(np.int64), weights=power)
+    turns = np.outer(SHIFT_ERRORS_PX, np.arange(len(columns))) * (2 * np.pi / (fraction * box_size))
+    evidence: np.ndarray = (1.0 - np.cos(turns)) @ columns
+    return evidence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParticleOptics:
+    """How one particle shows the map.
+
+    Attributes
+    ----------
+    model_ctf : (n_image, n_sample) what slices are multiplied by
+    precision : (n_image, n_sample) see ``PreparedImages``, or None
+    views : (n_tilt, 3, 3) views of a tilt stack, or None
+    """
+
+    model_ctf: Any
+    precision: Any | None = None
+    views: np.ndarray | None = None
+
+    def measured(self, half: HalfContext, geometry: GroupGeometry) -> Measured:
+        """Return the particle without its images."""
+        ctf = self.model_ctf
+        images = PreparedImages(
+            masked=ctf, unmasked=ctf, model_ctf=ctf, contrast=ctf, gain=ctf, weight=ctf,
+            outer_power=np.zeros((len(ctf), 1)), precision=self.precision,
+        )  # fmt: skip
+        return Measured(half=half, geometry=geometry, images=images, rows=slice(None), views=self.views)
+
+    def coordinates(self, geometry: GroupGeometry, axis: int) -> np.ndarray:
+        """Frequency indices (n_image * n_sample,) along an axis of the frame that offsets are in."""
+        samples = geometry.samples
+        if self.views is None:
+            return (samples.x, samples.y, samples.z)[axis]
+        along_x, along_y = self.views[:, 0, axis, None], self.views[:, 1, axis, None]
+        return np.ravel(along_x * samples.x + along_y * samples.y)
 
 
 def _first_decisive(evidence: np.ndarray) -> int:

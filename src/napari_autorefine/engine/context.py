@@ -17,7 +17,7 @@ from napari_autorefine.model.optics import OpticsGroup, aberration_phase, magnif
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchGrid:
-    """Orientations and shifts searched in one iteration.
+    """Orientations and shifts searched in one iteration; shifts of particles of tomograms have three coordinates.
 
     Attributes
     ----------
@@ -48,6 +48,16 @@ class SearchGrid:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SamplePart:
+    """Part of the samples: which, how many, the rows a kernel walks along, and trial shifts on them."""
+
+    where: slice
+    n_sample: int
+    rows: np.ndarray
+    shifts: ShiftBasis
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GroupGeometry:
     """How images of one optics group relate to the reference; fixed while image sizes stay.
 
@@ -58,9 +68,9 @@ class GroupGeometry:
     frequency_matrix : (3, 3) padded reference index = R^T-part @ this @ image index
     model_shell : (n_sample,) int64, reference shell of every sample
     outer_shell : (n_image_shell,) int64, reference shell of every image shell
-    frequencies : (n_sample, 2) in 1/A
+    frequencies : (n_sample, 2) in 1/A, of images
     correction : (n_sample,) complex64 odd-aberration and MTF factor of the images, or None
-    background : (N, N) float32, 1 outside the particle
+    background : (N, N) or (N, N, N) float32, 1 outside the particle
     coarse_shifts : trial shifts of the first pass on its samples
     screen_shifts, ring_shifts : the same on the screening disc and on the ring around it; None without such a ring
     fine_shifts : trial shifts of the second pass on all samples
@@ -81,6 +91,38 @@ class GroupGeometry:
     ring_shifts: ShiftBasis | None
     fine_shifts: ShiftBasis
     count: np.ndarray
+
+    @property
+    def screen(self) -> SamplePart:
+        """The screening disc."""
+        samples = self.samples
+        return SamplePart(
+            where=slice(samples.n_screen),
+            n_sample=samples.n_screen,
+            rows=samples.screen_rows,
+            shifts=self.screen_shifts,
+        )
+
+    @property
+    def ring(self) -> SamplePart | None:
+        """What the first pass uses beyond the screening disc, if anything."""
+        samples = self.samples
+        if self.ring_shifts is None:
+            return None
+        return SamplePart(
+            where=slice(samples.n_screen, samples.n_coarse),
+            n_sample=samples.n_coarse - samples.n_screen,
+            rows=samples.ring_rows,
+            shifts=self.ring_shifts,
+        )
+
+    @property
+    def whole(self) -> SamplePart:
+        """All samples, as in the second pass."""
+        samples = self.samples
+        return SamplePart(
+            where=slice(samples.n_sample), n_sample=samples.n_sample, rows=samples.rows, shifts=self.fine_shifts
+        )
 
     def sampling_matrices(self, rotations: np.ndarray) -> np.ndarray:
         """Kernel matrices (n, 3, 3) float32 of reference -> view rotations (n, 3, 3)."""

@@ -57,7 +57,7 @@ def pose_changes(previous: Poses, current: Poses, operators: np.ndarray) -> Pose
     """
     moved = current.origin_A - previous.origin_A
     distance = angular_distance_deg(previous.euler_deg, current.euler_deg, operators)
-    return PoseChanges(rot_deg=float(np.mean(distance)), trans_A=float(np.sqrt(np.sum(moved**2) / (2.0 * len(moved)))))
+    return PoseChanges(rot_deg=float(np.mean(distance)), trans_A=float(np.sqrt(np.mean(moved**2))))
 
 
 def with_resolution(convergence: Convergence, resolution_A: float) -> Convergence:

@@ -31,6 +31,7 @@ from napari_autorefine.engine.reconstruction import Accumulators
 from napari_autorefine.engine.second_pass import ParticleResult
 from napari_autorefine.engine.shifts import ShiftBasis
 from napari_autorefine.engine.slices import SharedSlices, share_slices
+from napari_autorefine.engine.source import RawParticles, read_raw
 from napari_autorefine.engine.workers import Workers
 from napari_autorefine.events import Message
 from napari_autorefine.xp import (
@@ -93,8 +94,9 @@ def resident_geometry(geometry: GroupGeometry, device: int) -> GroupGeometry:
 
 
 def _resident_shifts(basis: ShiftBasis, device: int) -> ShiftBasis:
-    return ShiftBasis(
-        ramps=to_device(basis.ramps, device),
+    return replace(
+        basis,
+        ramps=None if basis.ramps is None else to_device(basis.ramps, device),
         functions=None if basis.functions is None else to_device(basis.functions, device),
         coefficients=None if basis.coefficients is None else to_device(basis.coefficients, device),
     )
@@ -131,21 +133,15 @@ class DeviceHalf:
         self._job, self._sums, self._shared = None, None, {}
         release_device_memory(self.device)
 
-    def run(self, indices: np.ndarray, raw: np.ndarray) -> BlockResult:
-        """Search a block of particles of one optics group.
-
-        Parameters
-        ----------
-        indices : (n,) particles
-        raw : (n, n_y, n_x) their images
-        """
+    def run(self, indices: np.ndarray, raw: RawParticles) -> BlockResult:
+        """Search a block of particles of one optics group; ``raw`` are their images."""
         done: list[ParticleResult] = []
         while self._job is not None and len(done) < len(indices):
             part = slice(len(done), len(done) + self.batch)
-            if not self._attempt(self._search, indices[part], raw[part], done) and not self._save_memory():
+            if not self._attempt(self._search, indices[part], raw.part(part), done) and not self._save_memory():
                 break
         if len(done) < len(indices):
-            done += self._on_host(indices[len(done) :], raw[len(done) :])
+            done += self._on_host(indices[len(done) :], raw.part(slice(len(done), None)))
         source = self._host_job.source
         return BlockResult(
             half=self._host_job.context.half,
@@ -201,7 +197,7 @@ class DeviceHalf:
             data=zeros(like.data.shape, np.complex64), weight=zeros(like.weight.shape, np.float32), r2_max=self._r2_max
         )
         budget = _TABLE_SHARE * (free - needed) / len(job.geometries)
-        n = 0 if job.is_local or job.plan.is_cc else job.n_fine_orientation
+        n = job.n_fine_orientation if job.sums_orientations else 0
         for g in job.geometries if n else ():
             n_sample = g.samples.n_sample
             if OrientationTable.nbytes(n, n_sample) <= budget:
@@ -221,7 +217,7 @@ class DeviceHalf:
             self._shared = self._shared_within(job, int(budget))
 
     def _shared_within(self, job: HalfJob, memory_bytes: int) -> dict[int, SharedSlices]:
-        if job.is_local:
+        if not job.shares_slices:
             return {}
         return {
             g.index: share_slices(
@@ -232,15 +228,14 @@ class DeviceHalf:
 
     def _choose_batch(self) -> None:
         job = self._host_job
-        n_rot = 0 if job.is_local else job.grid.orientations.n_orientation
+        n_rot = job.grid.orientations.n_orientation if job.shares_slices else 0
         free = free_device_memory(self.device)
         self.batch = min(batch_size(free, g, n_rot=n_rot, n_trans=len(job.grid.trial_shifts_A)) for g in job.geometries)
 
-    def _search(self, indices: np.ndarray, raw: np.ndarray, done: list[ParticleResult]) -> None:
+    def _search(self, indices: np.ndarray, raw: RawParticles, done: list[ParticleResult]) -> None:
         """Search particles on the device; those that are through are added to ``done``."""
         assert self._job is not None
-        source = replace(self._job.source, read_images=lambda _: raw)
-        search = make_search(replace(self._job, source=source), indices, self._shared)
+        search = make_search(self._job, indices, self._shared, raw)
         for result in search_particles(search):
             if self._sums is None:
                 done.append(replace(result, insertions=tuple(_on_host(entry) for entry in result.insertions)))
@@ -262,14 +257,13 @@ class DeviceHalf:
             return True
         return False
 
-    def _on_host(self, indices: np.ndarray, raw: np.ndarray) -> list[ParticleResult]:
+    def _on_host(self, indices: np.ndarray, raw: RawParticles) -> list[ParticleResult]:
         """Search particles on the host."""
         if self._job is not None and not self._has_told_of_host:
             self._has_told_of_host = True
             self._warn("has too little memory for some particles even one by one: these are searched on the CPU")
         job = self._host_job
-        job = replace(job, source=replace(job.source, read_images=lambda _: raw))
-        return list(search_particles(make_search(job, indices, self._shared_within(job, 0))))
+        return list(search_particles(make_search(job, indices, self._shared_within(job, 0), raw)))
 
     def _warn(self, text: str) -> None:
         self._note(f"GPU {self.device} {text}.", level="warning")
@@ -320,13 +314,14 @@ class DeviceTeam:
     @property
     def block_size(self) -> int:
         """Particles per block: what the smallest member takes at once."""
-        return min(member.batch for member in self._members)
+        largest = LARGEST_BATCH if not self._job.setup.is_of_tomograms else self._job.setup.block_size
+        return min(largest, *(member.batch for member in self._members))
 
     def results(self, blocks: Sequence[np.ndarray], readers: Workers) -> Iterator[BlockResult]:
         """Search blocks; their images are read ahead by the threads of ``readers``."""
 
-        def read(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            return indices, np.asarray(self._job.source.read_images(indices), dtype=np.float32)
+        def read(indices: np.ndarray) -> tuple[np.ndarray, RawParticles]:
+            return indices, read_raw(self._job.source, indices)
 
         yield from self._threads.ordered(self._run, readers.ordered(read, blocks))
 
@@ -341,7 +336,7 @@ class DeviceTeam:
         for member in self._members:
             member.finish(self._accumulators)
 
-    def _run(self, item: tuple[np.ndarray, np.ndarray]) -> BlockResult:
+    def _run(self, item: tuple[np.ndarray, RawParticles]) -> BlockResult:
         """Search a block on the device of this thread: the first block a thread gets decides which one that is."""
         if not hasattr(self._own, "member"):
             self._own.member = self._free.get_nowait()

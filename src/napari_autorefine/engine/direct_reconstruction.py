@@ -20,7 +20,6 @@ from napari_autorefine.engine.images import half_transforms, samples_of
 from napari_autorefine.engine.insertion import HalfSum
 from napari_autorefine.engine.maximization import Insertion
 from napari_autorefine.engine.mtf import Mtf, mtf_deviation
-from napari_autorefine.engine.prepare import cut_into_blocks
 from napari_autorefine.engine.problem import ReadImages
 from napari_autorefine.engine.reconstruction import (
     Accumulators,
@@ -30,6 +29,7 @@ from napari_autorefine.engine.reconstruction import (
     symmetrize,
 )
 from napari_autorefine.engine.samples import FourierSamples
+from napari_autorefine.engine.source import cut_into_blocks
 from napari_autorefine.engine.spectra import ssnr_from_fsc
 from napari_autorefine.engine.workers import Workers
 from napari_autorefine.events import Progress
@@ -160,6 +160,7 @@ def square_samples(box_size: int, radius: float) -> FourierSamples:
         sizes=(size, size, size),
         x=at_x.astype(np.int32),
         y=at_y.astype(np.int32),
+        z=np.zeros(len(at_x), dtype=np.int32),
         shell=np.floor(np.hypot(at_x, at_y) + 0.5).astype(np.int32),
         rows=rows,
         counts=(n_sample, n_sample, n_sample),

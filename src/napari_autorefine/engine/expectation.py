@@ -90,14 +90,17 @@ def log_likelihoods(slices: Any, trials: ShiftedImage, contrast: Any, score_weig
     return scores
 
 
-def correlations(slices: Any, trials: ShiftedImage, image: Any, contrast: Any, inside: Any) -> Any:
-    """Normalised cross-correlation of one image (K,), at trial shifts, with its CTF-affected slices."""
+def correlations(slices: Any, trials: ShiftedImage, image: Any, contrast: Any, weight: Any) -> Any:
+    """Normalised cross-correlation of one image (K,), at trial shifts, with its CTF-affected slices.
+
+    ``weight`` (K,) is that of every coefficient in the scalar products; 0 leaves one out.
+    """
     xp = array_module(slices)
-    masked_contrast = contrast * inside
-    power = weighted_power(slices, masked_contrast * masked_contrast)
-    norm = xp.sqrt(xp.sum(inside * (image.real**2 + image.imag**2)))
+    weighted = contrast * weight
+    power = weighted_power(slices, contrast * weighted)
+    norm = xp.sqrt(xp.sum(weight * (image.real**2 + image.imag**2)))
     scale = 1.0 / xp.maximum(xp.sqrt(power) * norm, np.float32(1e-30))
-    return trials.scores(slices, masked_contrast) * scale[:, None]
+    return trials.scores(slices, weighted) * scale[:, None]
 
 
 def significant_samples(scores: Any, fraction: float, max_count: int = -1) -> tuple[Any, float, float]:

@@ -8,23 +8,27 @@ from typing import Any
 import numpy as np
 
 from napari_autorefine.engine import expectation
+from napari_autorefine.engine.context import SamplePart
 from napari_autorefine.engine.expectation import Significant
-from napari_autorefine.engine.search import Block, Candidates, Search, SearchSettings, log_shift_prior
-from napari_autorefine.engine.shifts import ShiftBasis
+from napari_autorefine.engine.neighborhoods import LocalOrientations, tilt_limited
+from napari_autorefine.engine.search import Block, Candidates, Measured, Search, SearchSettings, log_shift_prior
 from napari_autorefine.engine.slices import SharedSlices
-from napari_autorefine.xp import beside, to_host
+from napari_autorefine.xp import array_module, beside, to_host
 
-# Slices of a particle's candidates: of all on the screening disc (None), or of some on the ring around it.
-Slices = Callable[[np.ndarray | None], Any]
+# Slices of a particle's candidates, some of them in order: on the screening disc, or on the ring around it.
+Slices = Callable[[SamplePart, np.ndarray], Any]
 
 _PARENT_REACH = 40.0  # a parent whose log weight is this far below the best has no child of consequence; 20 loses a few
 _CROWDED = 0.3  # with more than this share of the grid left, one product with all of it is faster
 _NEGLIGIBLE = 12.0  # a log weight this far below the best is of no consequence
+_HELD_SAMPLES = 4 << 20  # Fourier samples of one particle's slices that are held at a time
 
 
 def first_pass(search: Search) -> Iterator[tuple[Candidates, Significant]]:
     """Coarse search of every particle of a block in turn: what it was compared with, and what is worth refining."""
-    return _global_first_pass(search) if search.shared is not None else _local_first_pass(search)
+    if search.shared is not None:
+        return _global_first_pass(search)
+    return _particle_first_pass(search)
 
 
 def _global_first_pass(search: Search) -> Iterator[tuple[Candidates, Significant]]:
@@ -34,13 +38,14 @@ def _global_first_pass(search: Search) -> Iterator[tuple[Candidates, Significant
     """
     block, shared, settings = search.block, search.shared, search.settings
     assert shared is not None
+    assert block.images is not None
     log_prior = np.repeat(block.half.log_pdf_direction, search.grid.orientations.n_psi)
     alive = _children_of_near_parents(search, shared)
     if alive is not None:
         for i, ids in enumerate(alive):
             candidates = Candidates(dir_idx=shared.dir_idx[ids], psi_idx=shared.psi_idx[ids], log_prior=log_prior[ids])
             reach = min(_reach_of_ring(block, i), _PARENT_REACH)
-            yield _screened(search, i, candidates, _slices_of_grid(search, shared, ids, candidates), reach)
+            yield _screened(search, i, candidates, _slices_of_grid(search, i, ids, candidates), reach)
         return
     scores = shared.table.scores(block.images, block.model, block.geometry.coarse_shifts, is_cc=settings.is_cc)
     candidates = Candidates(dir_idx=shared.dir_idx, psi_idx=shared.psi_idx, log_prior=log_prior)
@@ -55,7 +60,7 @@ def _global_first_pass(search: Search) -> Iterator[tuple[Candidates, Significant
 def _children_of_near_parents(search: Search, shared: SharedSlices) -> list[np.ndarray] | None:
     """Orientations worth comparing for each particle; None without parents or when there are too many."""
     block, parents = search.block, shared.parents
-    if parents is None:
+    if parents is None or block.images is None:
         return None
     scores = parents.table.scores(block.images, block.model, block.geometry.screen_shifts, is_cc=False)
     alive = []
@@ -67,50 +72,63 @@ def _children_of_near_parents(search: Search, shared: SharedSlices) -> list[np.n
     return alive
 
 
-def _slices_of_grid(search: Search, shared: SharedSlices, ids: np.ndarray, candidates: Candidates) -> Slices:
+def _slices_of_grid(search: Search, i: int, ids: np.ndarray, candidates: Candidates) -> Slices:
     """Where slices of orientations ``ids`` of the grid come from: the shared table, or the reference."""
-    table = shared.coarse
+    assert search.shared is not None
+    table = search.shared.coarse
     if table is None:
-        return _slices_of(search, candidates)
-    n_screen = search.block.geometry.samples.n_screen
+        return _slices_of(search, i, candidates)
 
-    def take(chosen: np.ndarray | None) -> Any:
-        if chosen is None:
-            return table[:, :n_screen][beside(ids, table)]
-        return table[:, n_screen:][beside(ids[chosen], table)]
+    def take(part: SamplePart, chosen: np.ndarray) -> Any:
+        return table[:, part.where][beside(ids[chosen], table)]
 
     return take
 
 
-def _slices_of(search: Search, candidates: Candidates) -> Slices:
+def _slices_of(search: Search, i: int, candidates: Candidates) -> Slices:
     """Slices of a particle's candidates, sampled from the reference."""
-    half, geometry, samples = search.block.half, search.block.geometry, search.block.geometry.samples
+    particle = search.block.particle(i)
     rotations = search.grid.orientations.coarse_matrices(
         candidates.dir_idx, candidates.psi_idx, search.grid.perturbation
     )
-    matrices = geometry.sampling_matrices(rotations)
+    matrices = particle.matrices(rotations)
 
-    def make(chosen: np.ndarray | None) -> Any:
-        rows, n, own = samples.screen_rows, samples.n_screen, matrices
-        if chosen is not None:
-            rows, n, own = samples.ring_rows, samples.n_coarse - samples.n_screen, matrices[chosen]
-        return expectation.make_slices(half.reference, own, rows, n, half.r2_max)
+    def make(part: SamplePart, chosen: np.ndarray) -> Any:
+        return particle.slices(matrices[chosen], part)
 
     return make
 
 
-def _local_first_pass(search: Search) -> Iterator[tuple[Candidates, Significant]]:
-    """First pass of each particle against the orientations around its previous pose."""
-    local = search.local
-    assert local is not None
+def _particle_first_pass(search: Search) -> Iterator[tuple[Candidates, Significant]]:
+    """First pass of each particle against orientations of its own: around its previous pose, or of the whole grid."""
     for i in range(len(search.block.particles)):
-        own = slice(local.offsets[i], local.offsets[i + 1])
-        candidates = Candidates(
-            dir_idx=local.dir_idx[own],
-            psi_idx=local.psi_idx[own],
-            log_prior=local.log_prior[own].astype(np.float32),
-        )
-        yield _screened(search, i, candidates, _slices_of(search, candidates), _reach_of_ring(search.block, i))
+        candidates = _whole_grid(search, i) if search.local is None else _neighborhood(search.local, i)
+        slices = _slices_of(search, i, candidates)
+        reach = _reach_of_ring(search.block, i)
+        if search.local is None:
+            reach = min(reach, _PARENT_REACH)
+        yield _screened(search, i, candidates, slices, reach)
+
+
+def _neighborhood(local: LocalOrientations, i: int) -> Candidates:
+    own = slice(local.offsets[i], local.offsets[i + 1])
+    return Candidates(
+        dir_idx=local.dir_idx[own], psi_idx=local.psi_idx[own], log_prior=local.log_prior[own].astype(np.float32)
+    )
+
+
+def _whole_grid(search: Search, i: int) -> Candidates:
+    """All orientations of the grid, or those whose tilt angle the particle's prior allows."""
+    orientations, block = search.grid.orientations, search.block
+    directions, log_prior = np.arange(orientations.n_dir), block.half.log_pdf_direction
+    if block.tilt_prior_deg is not None:
+        directions, log_prior = tilt_limited(orientations, block.tilt_prior_deg[i], search.settings.sigma_tilt_deg)
+    n_psi = orientations.n_psi
+    return Candidates(
+        dir_idx=np.repeat(directions, n_psi),
+        psi_idx=np.tile(np.arange(n_psi), len(directions)),
+        log_prior=np.repeat(log_prior, n_psi).astype(np.float32),
+    )
 
 
 def _screened(
@@ -121,29 +139,43 @@ def _screened(
     Only those within ``reach`` of the best, which the ring of higher frequencies could still lift to a significant
     weight, are compared in full.
     """
-    geometry, samples = search.block.geometry, search.block.geometry.samples
-    scores = _scores(search.block, i, slices(None), geometry.screen_shifts, slice(samples.n_screen))
+    geometry, particle, is_cc = search.block.geometry, search.block.particle(i), search.settings.is_cc
+    everything = np.arange(len(candidates.dir_idx))
+    scores = _scores(particle, geometry.screen, slices, everything, is_cc=is_cc)
+    if is_cc:
+        return candidates, _select(scores, search.settings)
     scores = expectation.with_priors(scores[:, None], 0, candidates.log_prior, log_shift_prior(search, i))
-    if geometry.ring_shifts is not None:
+    if geometry.ring is not None:
         best = scores.max(axis=1)
         alive = np.flatnonzero(to_host(best > best.max() - reach))
         candidates = candidates.only(alive)
-        ring = slice(samples.n_screen, samples.n_coarse)
-        scores = scores[beside(alive, scores)] + _scores(search.block, i, slices(alive), geometry.ring_shifts, ring)
+        scores = scores[beside(alive, scores)] + _scores(particle, geometry.ring, slices, alive)
     return candidates, _select(scores, search.settings)
 
 
-def _scores(block: Block, i: int, slices: Any, shifts: ShiftBasis, part: slice) -> Any:
-    """Log-likelihoods of one particle on part of the samples, (n_rot, n_trans)."""
-    trials = shifts.of(block.images.masked[i, part])
-    return expectation.log_likelihoods(slices, trials, block.images.contrast[i, part], block.model.score_weight[part])
+def _scores(particle: Measured, part: SamplePart, slices: Slices, chosen: np.ndarray, *, is_cc: bool = False) -> Any:
+    """Log-likelihoods, or correlations, of one particle with slices on part of the samples; (n_rot, n_trans)."""
+    masked, contrast = particle.of(particle.images.masked, part), particle.of(particle.images.contrast, part)
+    weight = particle.correlation_weight(part) if is_cc else particle.score_weight(part)
+    trials = particle.shifts(part).of(masked)
+    size = max(_HELD_SAMPLES // len(masked), 1)
+    scores = []
+    for start in range(0, len(chosen), size):
+        own = slices(part, chosen[start : start + size])
+        if is_cc:
+            scores.append(expectation.correlations(own, trials, masked, contrast, weight))
+        else:
+            scores.append(expectation.log_likelihoods(own, trials, contrast, weight))
+    return scores[0] if len(scores) == 1 else array_module(scores[0]).concatenate(scores)
 
 
 def _reach_of_ring(block: Block, i: int) -> float:
     """How far below the best on the screening disc an orientation of image ``i`` may lie; see ``reach_of``."""
-    ring = slice(block.geometry.samples.n_screen, block.geometry.samples.n_coarse)
-    model = block.model
-    gain = 0.5 * block.images.contrast[i, ring] ** 2 * model.score_weight[ring] * model.expected_power[ring]
+    ring, particle = block.geometry.ring, block.particle(i)
+    if ring is None:
+        return _NEGLIGIBLE
+    power = particle.repeated(block.model.expected_power, ring)
+    gain = 0.5 * particle.of(particle.images.contrast, ring) ** 2 * particle.score_weight(ring) * power
     return float(reach_of(float(gain.sum())))
 
 

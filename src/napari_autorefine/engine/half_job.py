@@ -10,10 +10,11 @@ import numpy as np
 from napari_autorefine.engine.context import GroupGeometry, HalfContext, SearchGrid
 from napari_autorefine.engine.grids import N_CHILD
 from napari_autorefine.engine.neighborhoods import local_neighborhoods
-from napari_autorefine.engine.prepare import BlockSource, prepare_block
+from napari_autorefine.engine.prepare import prepare_block
 from napari_autorefine.engine.search import Search, SearchSettings
 from napari_autorefine.engine.setup import Setup
 from napari_autorefine.engine.slices import SharedSlices
+from napari_autorefine.engine.source import BlockSource, RawParticles
 
 EDGE = 1.0 + 1e-5  # samples on the sphere |q| = r_max itself are inside, whatever their rounding
 # An image that fits this many orientations of a grid tells nothing about them at that spacing. On the first, rough grid
@@ -52,6 +53,17 @@ class HalfJob:
     sigma_angle_deg: float
 
     @property
+    def shares_slices(self) -> bool:
+        """Whether all particles of an optics group are compared with the same slices, those of the whole grid."""
+        return not self.is_local and self.setup.tilts is None and self.setup.options.sigma_tilt_deg <= 0
+
+    @property
+    def sums_orientations(self) -> bool:
+        """Whether images are added up per orientation of the grid before they are inserted."""
+        form = self.setup.problem.particles.form
+        return form == "image" and not self.is_local and not self.plan.is_cc
+
+    @property
     def n_fine_orientation(self) -> int:
         """Orientations of the fine grid."""
         return N_CHILD * self.grid.orientations.n_orientation
@@ -66,8 +78,16 @@ class HalfJob:
         return self.geometries[int(self.setup.problem.particles.optics_index[indices[0]])]
 
 
-def make_search(job: HalfJob, indices: np.ndarray, shared: dict[int, SharedSlices]) -> Search:
-    """Prepare a block of particles of one optics group where the job's reference is: on the host or on a device."""
+def make_search(
+    job: HalfJob, indices: np.ndarray, shared: dict[int, SharedSlices], raw: RawParticles | None = None
+) -> Search:
+    """Prepare a block of particles of one optics group where the job's reference is: on the host or on a device.
+
+    Parameters
+    ----------
+    shared : slices of the whole grid per optics group, where particles share them
+    raw : images of the particles, when they have been read before
+    """
     geometry = job.geometry_of(indices)
     local = None
     if job.is_local:
@@ -78,12 +98,13 @@ def make_search(job: HalfJob, indices: np.ndarray, shared: dict[int, SharedSlice
         max_significant=job.setup.options.max_significant,
         most_rotations=_MOST_ROTATIONS if job.grid.orientations.order <= _ROUGH_ORDER else _MOST_FINE_ROTATIONS,
         n_shell=job.setup.n_shell,
+        sigma_tilt_deg=job.setup.options.sigma_tilt_deg,
     )
     return Search(
-        block=prepare_block(job.source, job.context, geometry, indices),
+        block=prepare_block(job.source, job.context, geometry, indices, raw),
         grid=job.grid,
         settings=settings,
-        shared=None if job.is_local else shared[geometry.index],
+        shared=shared[geometry.index] if job.shares_slices else None,
         local=local,
     )
 

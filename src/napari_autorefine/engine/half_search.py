@@ -13,13 +13,12 @@ from napari_autorefine.engine.block import BlockResult, run_block
 from napari_autorefine.engine.device import DeviceTeam
 from napari_autorefine.engine.half_job import EDGE, HalfJob, make_search, matrix_source
 from napari_autorefine.engine.insertion import HalfSum, OrientationTable
-from napari_autorefine.engine.prepare import cut_into_blocks
 from napari_autorefine.engine.reconstruction import Accumulators
 from napari_autorefine.engine.slices import SharedSlices, share_slices
+from napari_autorefine.engine.source import cut_into_blocks
 from napari_autorefine.engine.workers import Workers
 from napari_autorefine.events import Message
 
-BLOCK_SIZE = 16
 _WAITING_BYTES = 192 << 20
 
 
@@ -53,7 +52,7 @@ class HalfSearch:
 
     def cut(self, members: np.ndarray) -> list[np.ndarray]:
         """Cut particles, in their work order, into blocks as large as is good here."""
-        size = BLOCK_SIZE if self._team is None else self._team.block_size
+        size = self._job.setup.block_size if self._team is None else self._team.block_size
         return cut_into_blocks(members, self._job.setup.problem.particles.optics_index, size)
 
     def results(self, blocks: Sequence[np.ndarray]) -> Iterator[BlockResult]:
@@ -100,7 +99,7 @@ def work_order(members: np.ndarray, euler_deg: np.ndarray, *, is_local: bool) ->
 
 
 def _shared_slices(job: HalfJob, workers: Workers) -> dict[int, SharedSlices]:
-    if job.is_local:
+    if not job.shares_slices:
         return {}
     budget = job.setup.options.memory_bytes // (4 * len(job.geometries))
     return {
@@ -113,10 +112,12 @@ def _shared_slices(job: HalfJob, workers: Workers) -> dict[int, SharedSlices]:
 
 def _half_sum(job: HalfJob, workers: Workers) -> HalfSum:
     setup = job.setup
-    accumulators = Accumulators.zeros(setup.box_size, pad=setup.options.pad, r_max=job.plan.current_size / 2)
+    accumulators = Accumulators.zeros(
+        setup.box_size, pad=setup.options.pad, r_max=job.plan.current_size / 2, data_dim=setup.data_dim
+    )
     budget = setup.options.memory_bytes // (4 * len(job.geometries))
     tables = {}
-    if not job.is_local and not job.plan.is_cc:
+    if job.sums_orientations:
         n_fine = job.n_fine_orientation
         for g in job.geometries:
             if OrientationTable.nbytes(n_fine, g.samples.n_sample) <= budget:

@@ -57,11 +57,8 @@ def update_parameters(
     messages: list[Message] = []
     sigma2, scale = model.sigma2_noise, model.scale
     if not is_cc:
-        counts = np.stack([g.count for g in geometries])
         premultiplied = np.array([g.optics.is_premultiplied for g in geometries])
-        sigma2 = update_sigma2_noise(
-            statistics.noise, counts, statistics.weight, sigma2, is_premultiplied=premultiplied
-        )
+        sigma2 = update_sigma2_noise(statistics.noise, statistics.count, sigma2, is_premultiplied=premultiplied)
         if options.scale and len(setup.group_names) > 1:
             scales = update_scales(statistics.scale_cross, statistics.scale_power, _group_sizes(setup, statistics))
             scale = scales.scale
@@ -72,7 +69,7 @@ def update_parameters(
                         text=f"{scales.n_vanishing} groups have an intensity scale near 0; look at their micrographs.",
                     )
                 )
-    offset_square = statistics.offset_square / (2.0 * statistics.total_weight)
+    offset_square = statistics.offset_square / (setup.offset_dim * statistics.total_weight)
     updated = replace(
         model,
         sigma2_noise=sigma2,

@@ -15,7 +15,9 @@ from napari_autorefine.xp import array_module, device_of, to_device, to_host
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedImages:
-    """A block of images as Fourier samples, under the 1 / N^2 normalisation, centred on the box centre.
+    """A block of images or volumes as Fourier samples, divided by their number of pixels, centred on the box centre.
+
+    Of a block of tilt stacks there is one such record per particle, whose n images are its visible tilts.
 
     Attributes
     ----------
@@ -25,6 +27,10 @@ class PreparedImages:
     contrast : (n, n_sample) float32, ``model_ctf`` times group scale
     gain, weight : (n, n_sample) float32, factors of the unmasked image and of its weight in the reconstruction
     outer_power : (n, n_shell) float64, power of the masked image per image shell outside the samples' disc
+    precision : (n, n_sample) float32, by how much less a sample varies than the noise spectrum says: 1 over the
+        multiplicity of volumes, 0 in their missing wedge; None = 1
+    count : (n, n_shell) float64, what the noise power per image shell is divided by: the multiplicities; None = the
+        number of coefficients
     """
 
     masked: Any
@@ -34,6 +40,8 @@ class PreparedImages:
     gain: Any
     weight: Any
     outer_power: np.ndarray
+    precision: Any | None = None
+    count: np.ndarray | None = None
 
 
 def move_and_mask(
@@ -43,114 +51,150 @@ def move_and_mask(
 
     Parameters
     ----------
-    images : (n, N, N) float32
-    shifts_px : (n, 2) int, order x, y: content moves by +shift
+    images : (n, N, N) or (n, N, N, N) float32
+    shifts_px : (n, 2) or (n, 3) int, order x, y (, z): content moves by +shift
     gains : (n,) norm correction factors
-    background : (N, N) float32, weight of the background: 0 inside the particle, 1 outside
-    fill : (n, N, N) noise images put behind the mask; None = the image's own background mean
+    background : (N, N) or (N, N, N) float32, weight of the background: 0 inside the particle, 1 outside
+    fill : noise images put behind the mask, as many as images; None = the image's own background mean
 
     Returns
     -------
-    masked, unmasked : (n, N, N) float32
+    masked, unmasked : float32, shaped as ``images``
     """
     xp = array_module(images)
     moved = xp.zeros_like(images)
     size = images.shape[-1]
-    for i, (sx, sy) in enumerate(np.asarray(shifts_px, dtype=int)):
-        if abs(sx) >= size or abs(sy) >= size:
+    for i, shift in enumerate(np.asarray(shifts_px, dtype=int)[:, ::-1].tolist()):
+        if max(abs(step) for step in shift) >= size:
             continue
-        to_y, from_y = slice(max(sy, 0), size + min(sy, 0)), slice(max(-sy, 0), size + min(-sy, 0))
-        to_x, from_x = slice(max(sx, 0), size + min(sx, 0)), slice(max(-sx, 0), size + min(-sx, 0))
-        moved[i, to_y, to_x] = images[i, from_y, from_x] * np.float32(gains[i])
+        to = tuple(slice(max(step, 0), size + min(step, 0)) for step in shift)
+        source = tuple(slice(max(-step, 0), size + min(-step, 0)) for step in shift)
+        moved[(i, *to)] = images[(i, *source)] * np.float32(gains[i])
     if fill is None:
-        mean = xp.einsum("nyx,yx->n", moved, background) / background.sum()
-        masked = moved + background * (mean[:, None, None].astype(images.dtype) - moved)
+        mean = (moved.reshape(len(moved), -1) @ background.ravel()) / background.sum()
+        mean = mean.reshape((-1,) + (1,) * background.ndim).astype(images.dtype)
+        masked = moved + background * (mean - moved)
     else:
         masked = moved + background * (fill - moved)
     return masked, moved
 
 
 def half_transforms(images: Any) -> Any:
-    """Return (n, N, N // 2 + 1) complex64 transforms of real images, 1 / N^2 normalised, origin at N // 2."""
+    """Return the transforms of real images (n, N, N) or volumes (n, N, N, N), origin at N // 2.
+
+    The last axis has N // 2 + 1 entries; complex64, divided by the number of pixels or voxels.
+    """
     xp = array_module(images)
-    size = images.shape[-1]
+    size, dim = images.shape[-1], images.ndim - 1
     fft = scipy.fft if xp is np else xp.fft
-    transforms = fft.rfft2(images).astype(np.complex64, copy=False)
-    transforms *= _centre_signs(size, device_of(images)) / np.float32(size * size)
+    transforms = fft.rfftn(images, axes=tuple(range(1, dim + 1))).astype(np.complex64, copy=False)
+    transforms *= _centre_signs(size, dim, device_of(images)) / np.float32(float(size) ** dim)
     return transforms
 
 
 def samples_of(transforms: Any, samples: FourierSamples) -> Any:
     """Pick the samples of every transform, contiguous; returns (n, n_sample) complex64."""
     xp = array_module(transforms)
-    index = _flat_index(samples, transforms.shape[1], device_of(transforms))
+    index = _flat_index(samples, device_of(transforms))
     return xp.take(transforms.reshape(len(transforms), -1), index, axis=1)
 
 
 def outer_power(transforms: Any, samples: FourierSamples) -> np.ndarray:
     """Power per shell of the coefficients beyond the samples' disc, up to shell N / 2; (n, N // 2 + 1) float64."""
-    xp = array_module(transforms)
-    index, starts = _outer_index(samples.box_size, samples.size)
-    n_shell = samples.box_size // 2 + 1
-    power = np.zeros((len(transforms), n_shell))
-    if len(index) == 0:
-        return power
-    where = _resident_outer_index(samples.box_size, samples.size, device_of(transforms))
-    picked = xp.take(transforms.reshape(len(transforms), -1), where, axis=1)
-    picked = picked.real**2 + picked.imag**2
+    picked = _beyond(transforms, samples)
+    return _sums_beyond(picked.real**2 + picked.imag**2, samples)
+
+
+def outer_sums(values: Any, samples: FourierSamples) -> np.ndarray:
+    """Sum of real ``values`` on the grid of half transforms per shell beyond the samples; (n, N // 2 + 1) float64."""
+    return _sums_beyond(_beyond(values, samples), samples)
+
+
+def _beyond(values: Any, samples: FourierSamples) -> Any:
+    """Independent coefficients beyond the samples' disc, sorted by shell; (n, n_outer)."""
+    where = _resident_outer_index(samples.box_size, samples.size, samples.dim, device_of(values))
+    return array_module(values).take(values.reshape(len(values), -1), where, axis=1)
+
+
+def _sums_beyond(picked: Any, samples: FourierSamples) -> np.ndarray:
+    xp = array_module(picked)
+    _, starts = _outer_index(samples.box_size, samples.size, samples.dim)
+    if picked.shape[1] == 0:
+        return np.zeros((len(picked), samples.box_size // 2 + 1))
     edges = to_host(xp.cumsum(picked, axis=1, dtype=np.float64))
-    upto = np.concatenate([np.zeros((len(edges), 1)), edges], axis=1)[:, starts]
-    power[:] = np.diff(upto, axis=1)
-    return power
+    upto: np.ndarray = np.concatenate([np.zeros((len(edges), 1)), edges], axis=1)[:, starts]
+    return np.diff(upto, axis=1)
 
 
-def noise_images(sigma2: np.ndarray, size: int, seeds: np.ndarray) -> np.ndarray:
-    """Gaussian noise images (n, N, N) float32 of spectrum ``sigma2`` (per component), one seed per image."""
-    shell = np.minimum(_shell_grid(size), len(sigma2) - 1)
-    amplitude = np.sqrt(2.0 * np.maximum(sigma2, 0.0))[shell].astype(np.float32) * np.float32(size)
-    out = np.empty((len(seeds), size, size), dtype=np.float32)
+def noise_images(sigma2: np.ndarray, shape: tuple[int, ...], seeds: np.ndarray) -> np.ndarray:
+    """Gaussian noise (n, *shape) float32 of spectrum ``sigma2`` (per component), one seed per image or volume."""
+    size, dim = shape[-1], len(shape)
+    shell = np.minimum(_shell_grid(size, dim), len(sigma2) - 1)
+    amplitude = np.sqrt(2.0 * np.maximum(sigma2, 0.0))[shell].astype(np.float32) * np.float32(size ** (dim / 2))
+    out = np.empty((len(seeds), *shape), dtype=np.float32)
     for i, seed in enumerate(seeds):
         rng = np.random.default_rng(int(seed))
-        white = scipy.fft.rfft2(rng.standard_normal((size, size), dtype=np.float32))
-        out[i] = scipy.fft.irfft2(white * amplitude, s=(size, size))
+        white = scipy.fft.rfftn(rng.standard_normal(shape, dtype=np.float32))
+        out[i] = scipy.fft.irfftn(white * amplitude, s=shape)
     return out
 
 
 @lru_cache(maxsize=16)
-def _centre_signs(size: int, device: int | None) -> Any:
-    """Sign pattern that moves the origin of a transform to the box centre."""
-    parity = np.add.outer(np.arange(size), np.arange(size // 2 + 1)) % 2
-    phase = 1 - 2 * parity if size % 2 == 0 else np.ones_like(parity)
-    if size % 2:
-        ky = np.fft.fftfreq(size)[:, None]
-        kx = np.fft.rfftfreq(size)[None, :]
-        return to_device(np.exp(2j * np.pi * (size // 2) * (kx + ky)).astype(np.complex64), device)
-    return to_device(phase.astype(np.float32), device)
+def _centre_signs(size: int, dim: int, device: int | None) -> Any:
+    """Factors that move the origin of a half transform to the box centre: signs when the size is even."""
+    axes = [*[np.fft.fftfreq(size)] * (dim - 1), np.fft.rfftfreq(size)]
+    along = [np.exp(2j * np.pi * (size // 2) * axis) for axis in axes]
+    factors = along[0]
+    for factor in along[1:]:
+        factors = np.multiply.outer(factors, factor)
+    if size % 2 == 0:
+        return to_device(np.rint(factors.real).astype(np.float32), device)
+    return to_device(factors.astype(np.complex64), device)
 
 
 @lru_cache(maxsize=64)
-def _flat_index(samples: FourierSamples, n_y: int, device: int | None) -> Any:
-    return to_device(np.mod(samples.y, n_y) * (n_y // 2 + 1) + samples.x, device)
+def _flat_index(samples: FourierSamples, device: int | None) -> Any:
+    n = samples.box_size
+    row = np.mod(samples.y, n).astype(np.int64)
+    if samples.dim == 3:
+        row += np.mod(samples.z, n).astype(np.int64) * n
+    return to_device(row * (n // 2 + 1) + samples.x, device)
 
 
-def _frequency_indices(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return ky (size, 1) and kx (1, size // 2 + 1) in FFT order; the last one of an even size counts as positive."""
-    ky = (np.arange(size) + (size - 1) // 2) % size - (size - 1) // 2
-    return ky[:, None], np.arange(size // 2 + 1)[None, :]
+def _frequency_indices(size: int, dim: int = 2) -> tuple[np.ndarray, ...]:
+    """Return kz (size, 1, 1), ky (size, 1) and kx (1, size // 2 + 1) in FFT order; without kz for images.
+
+    The last one of an even size counts as positive.
+    """
+    centred = (np.arange(size) + (size - 1) // 2) % size - (size - 1) // 2
+    plane = centred[:, None], np.arange(size // 2 + 1)[None, :]
+    return plane if dim == 2 else (centred[:, None, None], *plane)
 
 
 @lru_cache(maxsize=16)
-def _shell_grid(size: int) -> np.ndarray:
-    ky, kx = _frequency_indices(size)
-    return np.floor(np.hypot(kx, ky) + 0.5).astype(np.int64)
+def _shell_grid(size: int, dim: int = 2) -> np.ndarray:
+    return np.floor(_radius_grid(size, dim) + 0.5).astype(np.int64)
+
+
+def _radius_grid(size: int, dim: int) -> np.ndarray:
+    radius2: np.ndarray = sum((k.astype(np.float64) ** 2 for k in _frequency_indices(size, dim)), np.zeros(1))
+    return np.sqrt(radius2)
+
+
+def _is_independent(size: int, dim: int) -> np.ndarray:
+    """Which coefficients of a half transform are not repeated in it; see ``FourierSamples``."""
+    *_, ky, kx = _frequency_indices(size, dim)
+    mate = (kx == 0) & (ky < 0)
+    if dim == 3:
+        mate = mate | ((kx == 0) & (ky == 0) & (_frequency_indices(size, 3)[0] < 0))
+    return ~mate
 
 
 @lru_cache(maxsize=64)
-def _outer_index(box_size: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+def _outer_index(box_size: int, size: int, dim: int) -> tuple[np.ndarray, np.ndarray]:
     """Flat indices of the independent coefficients with |k| > size / 2, sorted by shell, and where shells start."""
-    ky, kx = _frequency_indices(box_size)
-    shell = _shell_grid(box_size)
-    keep = (np.hypot(kx, ky) > size / 2.0 + 1e-9) & (shell <= box_size // 2) & ~((kx == 0) & (ky < 0))
+    shell = _shell_grid(box_size, dim)
+    keep = (_radius_grid(box_size, dim) > size / 2.0 + 1e-9) & (shell <= box_size // 2) & _is_independent(box_size, dim)
     index = np.flatnonzero(keep)
     order = np.argsort(shell.ravel()[index], kind="stable")
     index = index[order]
@@ -159,14 +203,23 @@ def _outer_index(box_size: int, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @lru_cache(maxsize=64)
-def _resident_outer_index(box_size: int, size: int, device: int | None) -> Any:
-    return to_device(_outer_index(box_size, size)[0], device)
+def _resident_outer_index(box_size: int, size: int, dim: int, device: int | None) -> Any:
+    return to_device(_outer_index(box_size, size, dim)[0], device)
+
+
+def shell_means(values: np.ndarray) -> np.ndarray:
+    """Mean of real values on the grid of one half transform, over all its coefficients per shell; (N // 2 + 1,)."""
+    size, dim = values.shape[0], values.ndim
+    n_shell = size // 2 + 1
+    shell = np.minimum(_shell_grid(size, dim), n_shell).ravel()
+    sums = np.bincount(shell, weights=values.ravel(), minlength=n_shell + 1)[:n_shell]
+    means: np.ndarray = sums / np.bincount(shell, minlength=n_shell + 1)[:n_shell]
+    return means
 
 
 @lru_cache(maxsize=64)
-def coefficient_count(box_size: int) -> np.ndarray:
-    """Independent coefficients per shell, (box_size // 2 + 1,) int64; the origin counts."""
-    ky, kx = _frequency_indices(box_size)
-    shell = _shell_grid(box_size)
-    keep = (shell <= box_size // 2) & ~((kx == 0) & (ky < 0))
+def coefficient_count(box_size: int, dim: int = 2) -> np.ndarray:
+    """Independent coefficients per shell of an image or volume, (box_size // 2 + 1,) int64; the origin counts."""
+    shell = _shell_grid(box_size, dim)
+    keep = (shell <= box_size // 2) & _is_independent(box_size, dim)
     return np.bincount(shell[keep], minlength=box_size // 2 + 1)

@@ -13,17 +13,18 @@ from napari_autorefine.engine.context import GroupGeometry, GroupModel, HalfCont
 from napari_autorefine.engine.device import in_turn, resident_context, resident_geometry
 from napari_autorefine.engine.half_job import EDGE, HalfJob, IterationPlan
 from napari_autorefine.engine.half_search import HalfSearch, work_order
-from napari_autorefine.engine.prepare import BlockSource, transfer
 from napari_autorefine.engine.projector import make_reference
 from napari_autorefine.engine.reconstruction import Accumulators
 from napari_autorefine.engine.setup import Setup
+from napari_autorefine.engine.source import BlockSource
 from napari_autorefine.engine.state import HalfModel
 from napari_autorefine.engine.sums import HalfStatistics, PoseTable, new_norms
+from napari_autorefine.engine.transfers import particle_optics
 from napari_autorefine.engine.workers import Workers
 from napari_autorefine.events import Message, Progress
 from napari_autorefine.xp import is_out_of_memory, on_device, release_device_memory
 
-_N_ACCURACY = 100
+_N_ACCURACY, _N_ACCURACY_VOLUMES = 100, 10
 _SCALE_SSNR = 3.0
 
 
@@ -32,7 +33,9 @@ def half_context(
 ) -> HalfContext:
     """Transform a half's reference and turn its model into per-sample weights."""
     options = setup.options
-    reference = make_reference(model.map, pad=options.pad, r_max=plan.current_size / 2, threads=threads)
+    reference = make_reference(
+        model.map, pad=options.pad, r_max=plan.current_size / 2, data_dim=setup.data_dim, threads=threads
+    )
     pdf = np.maximum(model.pdf_direction, 1e-12 / max(len(model.pdf_direction), 1))
     return HalfContext(
         half=half,
@@ -104,17 +107,15 @@ def _accuracy_of(
     geometries: tuple[GroupGeometry, ...],
     each: Callable[[Callable[[int], None], Iterable[int]], None],
 ) -> Accuracy:
-    chosen = setup.members(1)[:_N_ACCURACY]
+    chosen = setup.members(1)[: _N_ACCURACY if setup.data_dim == 2 else _N_ACCURACY_VOLUMES]
     optics_index = setup.problem.particles.optics_index
     results = [(0.0, 0.0, np.zeros(setup.n_shell))] * len(chosen)
 
     def estimate(i: int) -> None:
         geometry = geometries[optics_index[chosen[i]]]
-        model_ctf = transfer(source, geometry, chosen[i : i + 1])[0]
+        seen = particle_optics(source, geometry, int(chosen[i]))
         seed = setup.options.random_seed + int(chosen[i])
-        results[i] = particle_accuracy(
-            half, geometry, source.poses.euler_deg[chosen[i]], model_ctf, seed, setup.n_shell
-        )
+        results[i] = particle_accuracy(half, geometry, source.poses.euler_deg[chosen[i]], seen, seed, setup.n_shell)
 
     each(estimate, range(len(chosen)))
     rot, trans, shares = zip(*results, strict=True)

@@ -30,11 +30,12 @@ from napari_autorefine.engine.iteration import (
     slice_power,
 )
 from napari_autorefine.engine.neighborhoods import N_SIGMA
-from napari_autorefine.engine.prepare import BlockSource
 from napari_autorefine.engine.problem import RefinementProblem, RefineOptions
 from napari_autorefine.engine.randomness import next_perturbation
 from napari_autorefine.engine.reconstruction import Accumulators
 from napari_autorefine.engine.sampling import (
+    OFFSET_REACH,
+    VOLUME_OFFSET_REACH,
     Accuracy,
     SamplingDecision,
     coarse_image_size,
@@ -53,6 +54,7 @@ from napari_autorefine.engine.search_step import (
     half_job,
 )
 from napari_autorefine.engine.setup import Setup, prepare_setup
+from napari_autorefine.engine.source import BlockSource
 from napari_autorefine.engine.spectra import current_resolution_shell, low_pass_shell
 from napari_autorefine.engine.start import initial_state
 from napari_autorefine.engine.state import HalfModel, RefinementState
@@ -206,7 +208,7 @@ def _local_screening_size(setup: Setup, state: RefinementState, index: int, coar
     n_shell = optics.box_size // 2 + 1
     shells = reference_shells(n_shell, optics, setup.box_size, setup.voxel_size_A)
     ratio = slice_power(model)[shells] / model.sigma2_noise[index][shells]
-    count = coefficient_count(optics.box_size)
+    count = coefficient_count(optics.box_size, setup.data_dim) * _images_per_particle(setup)
     last = coarse_size // 2
     left_out = np.cumsum((0.25 * count * ratio)[: last + 1][::-1])[::-1]
     left_out = np.append(left_out[1:], 0.0)
@@ -217,6 +219,11 @@ def _local_screening_size(setup: Setup, state: RefinementState, index: int, coar
     inside = np.cumsum(count[: last + 1])
     cost = inside + alive * (inside[-1] - inside)
     return min(2 * max(int(np.argmin(cost)), coarse_size // 8), coarse_size)
+
+
+def _images_per_particle(setup: Setup) -> float:
+    """Mean number of images that a particle consists of."""
+    return 1.0 if setup.tilts is None else float(np.mean([len(tilts) for tilts in setup.tilts.tilts]))
 
 
 def _expectation(
@@ -234,7 +241,7 @@ def _expectation(
             text=f"Expected accuracy: angles {accuracy.rot_deg:.3g} degrees, offsets {accuracy.trans_A:.3g} A."
         )
         if plan.iteration > 1:
-            decision = _sampling_decision(state, setup.options)
+            decision = _sampling_decision(setup, state)
             state = replace(state, sampling=decision.sampling, convergence=decision.convergence)
             if decision.is_refined:
                 yield Message(text=f"Search: {decision.reason}.")
@@ -299,9 +306,10 @@ def _with_accuracy(halves: tuple[HalfModel, HalfModel], accuracy: MeasuredAccura
     return first, second
 
 
-def _sampling_decision(state: RefinementState, options: RefineOptions) -> SamplingDecision:
+def _sampling_decision(setup: Setup, state: RefinementState) -> SamplingDecision:
     accuracy = Accuracy(rot_deg=state.halves[0].accuracy_rot_deg, trans_A=state.halves[0].accuracy_trans_A)
-    return next_sampling(state.sampling, state.convergence, accuracy, options)
+    reach = OFFSET_REACH if setup.data_dim == 2 else VOLUME_OFFSET_REACH
+    return next_sampling(state.sampling, state.convergence, accuracy, setup.options, offset_reach=reach)
 
 
 def _with_directions(setup: Setup, state: RefinementState) -> tuple[RefinementState, OrientationGrid]:

@@ -28,6 +28,13 @@ def circular_background(box_size: int, radius_px: float, edge_px: float) -> np.n
     return background_profile(np.hypot(axis[:, None], axis), radius_px, edge_px).astype(np.float32)
 
 
+@lru_cache(maxsize=4)
+def spherical_background(box_size: int, radius_px: float, edge_px: float) -> np.ndarray:
+    """Background weight of a volume; (N, N, N) float32, centre at N // 2."""
+    background: np.ndarray = 1.0 - spherical_mask(box_size, radius_px, edge_px)
+    return background
+
+
 def spherical_mask(box_size: int, radius_px: float, edge_px: float) -> np.ndarray:
     """Soft sphere, 1 inside and 0 outside; (N, N, N) float32, centre at N // 2."""
     n_table = 3 * (box_size // 2 + 1) ** 2 + 1

@@ -9,7 +9,7 @@ import numpy as np
 
 from napari_autorefine.engine.shifts import ShiftedImage
 from napari_autorefine.kernels.moments import mean_power
-from napari_autorefine.xp import to_host
+from napari_autorefine.xp import array_module, to_host
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,9 +48,10 @@ class Contribution:
 
     Attributes
     ----------
-    orientations, matrices : of the posterior's rows, see ``Insertion``
-    gain : (K,) float32, contrast over noise variance (1 over it for premultiplied data)
-    weight : (K,) float32, squared contrast over noise variance
+    orientations : of the posterior's rows, see ``Insertion``
+    matrices : (n_o, n_image, 3, 3) float32 sampling matrices, those of every tilt of a stack
+    gain : (n_image * K,) float32, contrast over noise variance (1 over it for premultiplied data)
+    weight : (n_image * K,) float32, squared contrast over noise variance
     rows : row table of the samples
     """
 
@@ -103,8 +104,8 @@ def moments(cross: Any, power: Any, masked: Any, contrast: Any, *, total: float)
     return Moments(residual=to_host(residual), cross=to_host(cross), power=to_host(power))
 
 
-def insertion(weights: Any, trials: ShiftedImage, contribution: Contribution) -> Insertion:
-    """Weighted unmasked images of one particle.
+def insertions(weights: Any, trials: ShiftedImage, contribution: Contribution) -> list[Insertion]:
+    """Weighted unmasked images of one particle: one insertion, or one per tilt of a stack.
 
     Parameters
     ----------
@@ -112,15 +113,21 @@ def insertion(weights: Any, trials: ShiftedImage, contribution: Contribution) ->
     trials : the unmasked image at the n_t shifts
     contribution : what the images are multiplied by and where they go
     """
-    values = trials.times(contribution.gain).averaged(weights)
+    n_o, n_image = contribution.matrices.shape[:2]
+    values = trials.times(contribution.gain).averaged(weights).reshape(n_o, n_image, -1)
     amounts = weights.sum(axis=1)
-    return Insertion(
-        orientations=contribution.orientations,
-        matrices=contribution.matrices,
-        values=values,
-        amounts=amounts,
-        sample_weight=contribution.weight,
-        rows=contribution.rows,
-        origin_value=float(values[:, 0].real.sum(dtype=np.float64)),
-        origin_weight=float(amounts.sum(dtype=np.float64)) * float(contribution.weight[0]),
-    )
+    weight = contribution.weight.reshape(n_image, -1)
+    total = float(amounts.sum(dtype=np.float64))
+    return [
+        Insertion(
+            orientations=contribution.orientations,
+            matrices=contribution.matrices[:, j],
+            values=array_module(values).ascontiguousarray(values[:, j]),
+            amounts=amounts,
+            sample_weight=weight[j],
+            rows=contribution.rows,
+            origin_value=float(values[:, j, 0].real.sum(dtype=np.float64)),
+            origin_weight=total * float(weight[j, 0]),
+        )
+        for j in range(n_image)
+    ]

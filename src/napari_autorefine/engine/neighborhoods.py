@@ -104,6 +104,28 @@ def local_neighborhoods(grid: OrientationGrid, euler_deg: npt.ArrayLike, sigma_d
     return LocalOrientations(offsets=offsets, dir_idx=dir_idx, psi_idx=psi_idx, log_prior=log_prior)
 
 
+def tilt_limited(grid: OrientationGrid, tilt_deg: float, sigma_deg: float) -> tuple[np.ndarray, np.ndarray]:
+    """Directions of a grid that a prior on the tilt angle allows, and the logarithm of its weights, which sum to 1.
+
+    A direction has the tilt of its symmetry mate nearest to the prior, and must be within 3 sigma of it; if none is,
+    the nearest is taken.
+
+    Parameters
+    ----------
+    grid
+        coarse directions, without perturbation
+    tilt_deg, sigma_deg
+        center and width of the prior
+    """
+    heights = np.einsum("sj,dj->ds", grid.group.operators[:, :, 2], grid.vectors)
+    distance = np.abs(np.degrees(np.arccos(np.clip(heights, -1.0, 1.0))) - tilt_deg).min(axis=1)
+    chosen = np.flatnonzero(distance <= N_SIGMA * sigma_deg)
+    if len(chosen) == 0:
+        chosen = np.array([int(distance.argmin())])
+    log_weight = -0.5 * ((distance[chosen] - distance[chosen].min()) / sigma_deg) ** 2
+    return chosen, log_weight - np.log(np.exp(log_weight).sum())
+
+
 @njit(nogil=True, cache=True, error_model="numpy")
 def _mate(rotation: np.ndarray, operator: np.ndarray, out: np.ndarray) -> None:
     """Write the product rotation @ operator of (3, 3) arrays into ``out``."""

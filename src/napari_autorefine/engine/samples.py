@@ -1,4 +1,4 @@
-"""The Fourier coefficients of an image that take part in a refinement, as rows a kernel can walk along."""
+"""The Fourier coefficients of an image or volume that take part in a refinement, as rows a kernel can walk along."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ class FourierSamples:
     """Independent coefficients of a real image inside a disc, in nested discs: the smallest first.
 
     Sample 0 is the origin. Of the redundant column x = 0 only y > 0 is kept, so that every coefficient is counted once.
+    Of a volume they fill nested balls; of its plane x = 0 the half with y > 0 is kept, of its line y = 0 that with
+    z > 0.
 
     Attributes
     ----------
     box_size : image size in pixels
     sizes : working image sizes of the nested discs (screening, first pass, all); a disc has radius ``size / 2``
-    x, y : (n_sample,) int32, frequency indices on the image grid
+    x, y, z : (n_sample,) int32, frequency indices on the image grid; z is 0 for images
     shell : (n_sample,) int32, ROUND(|k|)
     rows : (n_row, 5) int32, ``z, y, x_start, n, offset`` of runs along x
     counts, row_counts : samples and rows of every disc
@@ -28,10 +30,12 @@ class FourierSamples:
     sizes: tuple[int, int, int]
     x: np.ndarray
     y: np.ndarray
+    z: np.ndarray
     shell: np.ndarray
     rows: np.ndarray
     counts: tuple[int, int, int]
     row_counts: tuple[int, int, int]
+    dim: int = 2
 
     @property
     def size(self) -> int:
@@ -76,48 +80,60 @@ class FourierSamples:
 
 
 @lru_cache(maxsize=32)
-def fourier_samples(box_size: int, size: int, coarse_size: int, screen_size: int | None = None) -> FourierSamples:
-    """Return the samples of a ``box_size`` image inside nested discs.
+def fourier_samples(
+    box_size: int, size: int, coarse_size: int, screen_size: int | None = None, *, dim: int = 2
+) -> FourierSamples:
+    """Return the samples of an image or volume inside nested discs or balls.
 
     Parameters
     ----------
+    box_size : of the image
     size : working size of the second pass
     coarse_size : of the first pass, at most ``size``
     screen_size : of the screening before it, at most ``coarse_size``, which is the default
+    dim : 2 for images, 3 for volumes
     """
     coarse_size = min(coarse_size, size)
     sizes = (min(screen_size or coarse_size, coarse_size), coarse_size, size)
-    runs, row_counts, inner = [(0, 0, 1)], [], -1.0
+    parts, row_counts, inner = [np.array([[0, 0, 0, 1]])], [], -1.0
     for disc in sizes:
-        runs += _disc_runs(inner, disc / 2.0) if disc / 2.0 > inner else []
-        row_counts.append(len(runs))
+        if disc / 2.0 > inner:
+            parts.append(_runs(inner, disc / 2.0, dim))
+        row_counts.append(sum(len(part) for part in parts))
         inner = disc / 2.0
-    lengths = np.array([n for _, _, n in runs])
+    runs = np.concatenate(parts)
+    lengths = runs[:, 3]
     offsets = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-    rows = np.array([(0, y, x, n, o) for (y, x, n), o in zip(runs, offsets, strict=True)], dtype=np.int32)
-    y = np.repeat(rows[:, 1], lengths)
-    x = np.repeat(rows[:, 2], lengths) + np.arange(lengths.sum(), dtype=np.int32) - np.repeat(offsets, lengths)
+    rows = np.column_stack([runs, offsets]).astype(np.int32)
+    z, y = np.repeat(rows[:, 0], lengths), np.repeat(rows[:, 1], lengths)
+    x = np.repeat(rows[:, 2], lengths) + np.arange(lengths.sum(), dtype=np.int32) - np.repeat(rows[:, 4], lengths)
     counts = [int(lengths[:n].sum()) for n in row_counts]
     return FourierSamples(
         box_size=box_size,
         sizes=sizes,
         x=x.astype(np.int32),
         y=y.astype(np.int32),
-        shell=np.floor(np.hypot(x, y) + 0.5).astype(np.int32),
+        z=z.astype(np.int32),
+        shell=np.floor(np.sqrt(x.astype(np.float64) ** 2 + y.astype(np.float64) ** 2 + z**2.0) + 0.5).astype(np.int32),
         rows=rows,
         counts=(counts[0], counts[1], counts[2]),
         row_counts=(row_counts[0], row_counts[1], row_counts[2]),
+        dim=dim,
     )
 
 
-def _disc_runs(inner: float, outer: float) -> list[tuple[int, int, int]]:
-    """Return runs ``(y, x_start, n)`` of the half-plane with ``inner < |k| <= outer``, the origin left out."""
-    runs = []
-    for y in range(-int(outer), int(outer) + 1):
-        first = 1 if y <= 0 else 0
-        last = int(np.floor(np.sqrt(outer**2 - y**2) + 1e-9))
-        if inner > 0 and abs(y) <= inner:
-            first = max(first, int(np.floor(np.sqrt(inner**2 - y**2) + 1e-9)) + 1)
-        if last >= first:
-            runs.append((y, first, last - first + 1))
-    return runs
+def _runs(inner: float, outer: float, dim: int) -> np.ndarray:
+    """Return runs ``(z, y, x_start, n)`` of half of space with ``inner < |k| <= outer``, the origin left out."""
+    axis = np.arange(-int(outer), int(outer) + 1)
+    z, y = (grid.ravel() for grid in np.meshgrid(axis if dim == 3 else np.zeros(1, np.int64), axis, indexing="ij"))
+    radius2 = z**2 + y**2
+    inside = radius2 <= outer**2
+    z, y, radius2 = z[inside], y[inside], radius2[inside]
+    first = np.where((y > 0) | ((y == 0) & (z > 0)), 0, 1)
+    last = np.floor(np.sqrt(outer**2 - radius2) + 1e-9).astype(np.int64)
+    if inner > 0:
+        hollow = radius2 <= inner**2
+        beyond = np.floor(np.sqrt(np.where(hollow, inner**2 - radius2, 0.0)) + 1e-9).astype(np.int64) + 1
+        first = np.where(hollow, np.maximum(first, beyond), first)
+    n = last - first + 1
+    return np.column_stack([z, y, first, n])[n > 0]

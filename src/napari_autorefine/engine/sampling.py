@@ -17,6 +17,7 @@ from napari_autorefine.engine.state import Convergence, Sampling
 
 ACCURACY_SHARE = 0.75
 LARGEST_FINE_STEP_A = 1.5
+OFFSET_REACH, VOLUME_OFFSET_REACH = 5.0, 3.0  # range of offsets, in units of their latest change
 _EDGE_STEPS_PER_RESOLUTION = 1.2
 _HIGH_FSC, _HIGH_P_MAX, _GROWTH = 0.2, 0.1, 0.25
 # A global grid this many times finer than the accuracy cannot gain any more; only met when local searches are put off.
@@ -79,7 +80,12 @@ def required_angular_step_deg(resolution_A: float, particle_diameter_A: float) -
 
 
 def next_sampling(
-    sampling: Sampling, convergence: Convergence, accuracy: Accuracy, options: RefineOptions
+    sampling: Sampling,
+    convergence: Convergence,
+    accuracy: Accuracy,
+    options: RefineOptions,
+    *,
+    offset_reach: float = OFFSET_REACH,
 ) -> SamplingDecision:
     """Decide on the search grid of the coming iteration (from the second on).
 
@@ -88,6 +94,7 @@ def next_sampling(
     sampling, convergence : state after the previous iteration
     accuracy : estimated for the coming iteration
     options : schedule options and particle diameter
+    offset_reach : range of offsets in units of their latest change
     """
     if not _may_refine(sampling, convergence, options):
         return SamplingDecision(
@@ -114,7 +121,7 @@ def next_sampling(
             )
         text = f"no gain in two iterations; a global search is not left without trying a finer one ({text})"
     return SamplingDecision(
-        sampling=finer_sampling(sampling, convergence, accuracy, options),
+        sampling=finer_sampling(sampling, convergence, accuracy, options, offset_reach=offset_reach),
         convergence=_restarted(convergence),
         is_refined=True,
         reason=f"finer sampling: {text}",
@@ -129,12 +136,17 @@ def has_stalled_twice(convergence: Convergence) -> bool:
 
 
 def finer_sampling(
-    sampling: Sampling, convergence: Convergence, accuracy: Accuracy, options: RefineOptions
+    sampling: Sampling,
+    convergence: Convergence,
+    accuracy: Accuracy,
+    options: RefineOptions,
+    *,
+    offset_reach: float = OFFSET_REACH,
 ) -> Sampling:
     """Return the next finer grid: angular step halved, offsets by accuracy and recent changes."""
     floor = sampling.offset_step_A / 2.0 if sampling.is_3d_translation else 0.0
     step = max(2.0 * min(LARGEST_FINE_STEP_A, ACCURACY_SHARE * accuracy.trans_A), floor)
-    reach = min(5.0 * convergence.change_trans_A, 1.3 * sampling.offset_range_A)
+    reach = min(offset_reach * convergence.change_trans_A, 1.3 * sampling.offset_range_A)
     reach = max(reach, 1.5 * step)
     if reach > 4.0 * step:
         reach /= 2.0

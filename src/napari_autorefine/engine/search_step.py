@@ -10,9 +10,9 @@ from napari_autorefine.engine.context import GroupGeometry, SearchGrid
 from napari_autorefine.engine.grids import OrientationGrid, make_orientation_grid
 from napari_autorefine.engine.half_job import HalfJob, IterationPlan
 from napari_autorefine.engine.iteration import half_context
-from napari_autorefine.engine.prepare import BlockSource
 from napari_autorefine.engine.reconstruction import Accumulators
 from napari_autorefine.engine.setup import Setup, group_geometry
+from napari_autorefine.engine.source import BlockSource
 from napari_autorefine.engine.state import HalfModel, Poses, Sampling
 from napari_autorefine.engine.sums import HalfStatistics, PoseTable
 from napari_autorefine.events import Message, Progress
@@ -56,13 +56,7 @@ class StepGeometry:
 
 def block_source(setup: Setup, poses: Poses) -> BlockSource:
     """Return what blocks are made from while poses are the given ones."""
-    return BlockSource(
-        particles=setup.problem.particles,
-        poses=poses,
-        read_images=setup.problem.read_images,
-        options=setup.options,
-        scale_group=setup.scale_group,
-    )
+    return BlockSource.of(setup, poses)
 
 
 def half_job(

@@ -11,13 +11,13 @@ from napari_autorefine.engine import expectation, maximization
 from napari_autorefine.engine.expectation import Posterior, Significant
 from napari_autorefine.engine.grids import N_CHILD
 from napari_autorefine.engine.maximization import Insertion
-from napari_autorefine.engine.search import Block, Candidates, Search, log_shift_prior
+from napari_autorefine.engine.search import Block, Candidates, Measured, Search, log_shift_prior
 from napari_autorefine.engine.shifts import ShiftedImage
 from napari_autorefine.model.geometry import matrix_to_euler
 from napari_autorefine.xp import array_module, beside, to_host
 
 _MOST_REPRESENTATIVES = 512
-_HELD_SAMPLES = 4 << 20  # Fourier samples of one particle's fine slices that are held at a time
+_HELD_SAMPLES, _LEAST_HELD = 4 << 20, 8  # samples of one particle's fine slices held at a time; slices at least
 
 
 @dataclass(slots=True, kw_only=True)
@@ -25,6 +25,7 @@ class FineSlices:
     """Slices of fine orientations, taken from the shared table or sampled when asked for; the last are remembered."""
 
     search: Search
+    particle: Measured
     orientations: np.ndarray
     matrices: np.ndarray
     _rows: np.ndarray | None = None
@@ -32,8 +33,8 @@ class FineSlices:
 
     @property
     def n_sample(self) -> int:
-        """Samples of a slice."""
-        return self.search.block.geometry.samples.n_sample
+        """Samples of a slice, of all tilts of a stack."""
+        return self.particle.n_image * self.search.block.geometry.samples.n_sample
 
     def of(self, rows: np.ndarray) -> Any:
         """Return the slices (n, n_sample) of some of the orientations, ``rows`` ascending."""
@@ -48,13 +49,10 @@ class FineSlices:
         return slices
 
     def _sampled(self, rows: np.ndarray) -> Any:
-        block, shared = self.search.block, self.search.shared
+        shared = self.search.shared
         if shared is not None and shared.fine is not None:
             return shared.fine[beside(self.orientations[rows], shared.fine)]
-        samples = block.geometry.samples
-        return expectation.make_slices(
-            block.half.reference, self.matrices[rows], samples.rows, samples.n_sample, block.half.r2_max
-        )
+        return self.particle.slices(self.matrices[rows], self.search.block.geometry.whole)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,15 +61,18 @@ class FinePass:
 
     Attributes
     ----------
+    particle : what was measured
     orientations : (n_o,) int64, numbers on the fine grid
     directions : (n_o,) int, coarse direction each belongs to
-    rotations, matrices : (n_o, 3, 3), reference -> view, and for the kernels
+    rotations : (n_o, 3, 3), reference -> view, or reference -> frame of the subtomogram
+    matrices : (n_o, n_image, 3, 3) float32, for the kernels
     slices : where their slices come from
     shifts : (n_t,) int64, fine shifts
     trials : the masked image at these shifts
     count : coarse samples they come from
     """
 
+    particle: Measured
     orientations: np.ndarray
     directions: np.ndarray
     rotations: np.ndarray
@@ -84,7 +85,10 @@ class FinePass:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParticleResult:
-    """Everything one particle leaves behind; ``insertions`` are empty once a device has added them to its own sums."""
+    """Everything one particle leaves behind; ``insertions`` are empty once a device has added them to its own sums.
+
+    ``noise`` and ``count``, both (n_shell,) of the reference, are the weighted residual power and its divisor.
+    """
 
     euler_deg: np.ndarray
     origin_A: np.ndarray
@@ -93,6 +97,7 @@ class ParticleResult:
     n_significant: int
     norm_power: float
     noise: np.ndarray
+    count: np.ndarray
     scale_cross: float
     scale_power: float
     intensity_sums: tuple[float, float]
@@ -122,50 +127,52 @@ def second_pass(search: Search, i: int, candidates: Candidates, kept: Significan
 
 def _chunks(n: int, n_sample: int) -> list[slice]:
     """Parts of n slices that are held at a time: a flat posterior must not take memory in proportion."""
-    size = max(_HELD_SAMPLES // n_sample, 64)
+    size = max(_HELD_SAMPLES // n_sample, _LEAST_HELD)
     return [slice(start, min(start + size, n)) for start in range(0, n, size)]
 
 
 def _fine_scores(search: Search, i: int, fine: FinePass, part: slice) -> Any:
-    block, settings = search.block, search.settings
-    contrast, weight = block.images.contrast[i], block.model.score_weight
+    particle, whole = fine.particle, search.block.geometry.whole
+    contrast = particle.of(particle.images.contrast, whole)
     slices = fine.slices.of(np.arange(part.start, part.stop))
-    if settings.is_cc:
-        return expectation.correlations(slices, fine.trials, block.images.masked[i], contrast, weight > 0)
-    return expectation.log_likelihoods(slices, fine.trials, contrast, weight)
+    if search.settings.is_cc:
+        masked = particle.of(particle.images.masked, whole)
+        return expectation.correlations(slices, fine.trials, masked, contrast, particle.correlation_weight(whole))
+    return expectation.log_likelihoods(slices, fine.trials, contrast, particle.score_weight(whole))
 
 
 def _fine_pass(search: Search, i: int, candidates: Candidates, kept: Significant) -> FinePass:
     block, grid = search.block, search.grid
-    geometry = block.geometry
+    particle, whole = block.particle(i), block.geometry.whole
     dir_idx, psi_idx = candidates.dir_idx[kept.rotations], candidates.psi_idx[kept.rotations]
     rotations = grid.orientations.child_matrices(dir_idx, psi_idx, grid.perturbation).reshape(-1, 3, 3)
     coarse = dir_idx.astype(np.int64) * grid.orientations.n_psi + psi_idx
     orientations = (coarse[:, None] * N_CHILD + np.arange(N_CHILD)).ravel()
     n_child = grid.fine_shifts_A.shape[1]
     shifts = (kept.shifts[:, None] * n_child + np.arange(n_child)).ravel()
-    matrices = geometry.sampling_matrices(rotations)
+    matrices = particle.matrices(rotations)
     return FinePass(
+        particle=particle,
         orientations=orientations,
         directions=np.repeat(dir_idx, N_CHILD),
         rotations=rotations,
         matrices=matrices,
-        slices=FineSlices(search=search, orientations=orientations, matrices=matrices),
+        slices=FineSlices(search=search, particle=particle, orientations=orientations, matrices=matrices),
         shifts=shifts,
-        trials=geometry.fine_shifts.of(block.images.masked[i], shifts),
+        trials=particle.shifts(whole).of(particle.of(particle.images.masked, whole), shifts),
         count=kept.count,
     )
 
 
 def _sums(search: Search, i: int, fine: FinePass, found: Posterior) -> ParticleResult:
     """Sum what one particle contributes under its posterior."""
-    block, images, geometry = search.block, search.block.images, search.block.geometry
+    block, geometry, particle = search.block, search.block.geometry, fine.particle
     moments, insertions = _weighted_slices(search, i, fine, found)
-    n_shell = search.settings.n_shell
-    noise = np.bincount(geometry.model_shell, weights=moments.residual, minlength=n_shell)
-    noise += np.bincount(geometry.outer_shell, weights=images.outer_power[i], minlength=n_shell)
-    own_ctf = to_host(images.model_ctf[i]) * block.intensity[i]
-    use = block.half.use_for_scale[geometry.model_shell] * own_ctf
+    shell = particle.repeated(geometry.model_shell, geometry.whole)
+    noise = _per_shell(search, shell, moments.residual)
+    noise += _per_shell(search, geometry.outer_shell, particle.images.outer_power[particle.rows].sum(axis=0))
+    own_ctf = to_host(particle.of(particle.images.model_ctf, geometry.whole)) * block.intensity[i]
+    use = block.half.use_for_scale[shell] * own_ctf
     weights = to_host(found.weights)
     column_weight = weights.sum(axis=0, dtype=np.float64)
     total_A = block.old_origin_A[i] + search.grid.fine_shifts_A.reshape(-1, search.grid.fine_shifts_A.shape[-1])
@@ -174,13 +181,14 @@ def _sums(search: Search, i: int, fine: FinePass, found: Posterior) -> ParticleR
         euler_deg=matrix_to_euler(fine.rotations[found.best[0]]),
         origin_A=total_A[fine.shifts[found.best[1]]],
         p_max=found.p_max,
-        log_likelihood=_log_likelihood(search, i, found),
+        log_likelihood=_log_likelihood(search, fine, found),
         n_significant=fine.count,
         norm_power=float(noise.sum()),
         noise=noise,
+        count=_noise_count(search, particle),
         scale_cross=float((use * moments.cross).sum(dtype=np.float64)),
         scale_power=float((use * own_ctf * moments.power).sum(dtype=np.float64)),
-        intensity_sums=_intensity_sums(block, i, moments),
+        intensity_sums=_intensity_sums(block, i, fine, moments),
         offset_square=float(column_weight @ (deviation**2).sum(axis=1)),
         weight=float(column_weight.sum()),
         directions=fine.directions[found.rows],
@@ -189,28 +197,42 @@ def _sums(search: Search, i: int, fine: FinePass, found: Posterior) -> ParticleR
     )
 
 
+def _per_shell(search: Search, shell: np.ndarray, values: np.ndarray) -> np.ndarray:
+    return np.bincount(shell, weights=values, minlength=search.settings.n_shell)
+
+
+def _noise_count(search: Search, particle: Measured) -> np.ndarray:
+    """Return what the residual power per shell is divided by: coefficients, or the multiplicities of a volume."""
+    geometry = search.block.geometry
+    if particle.images.count is None:
+        return geometry.count * particle.n_image
+    return _per_shell(search, geometry.outer_shell, particle.images.count[particle.rows].sum(axis=0))
+
+
 def _weighted_slices(
     search: Search, i: int, fine: FinePass, found: Posterior
 ) -> tuple[maximization.Moments, tuple[Insertion, ...]]:
     """Residual moments and insertions of a particle, a part of its orientations at a time."""
-    images, geometry, model = search.block.images, search.block.geometry, search.block.model
+    particle, whole = fine.particle, search.block.geometry.whole
+    images, inverse_sigma2 = particle.images, particle.repeated(search.block.model.inverse_sigma2, whole)
     chosen, weights = _representatives(found.weights)
     cross, power = maximization.slice_moments(
         fine.slices.of(found.rows[chosen]), fine.trials.only(found.columns), weights
     )
-    moments = maximization.moments(cross, power, images.masked[i], images.contrast[i], total=float(found.weights.sum()))
-    trials = geometry.fine_shifts.of(images.unmasked[i], fine.shifts[found.columns])
-    insertions = []
+    masked, contrast = particle.of(images.masked, whole), particle.of(images.contrast, whole)
+    moments = maximization.moments(cross, power, masked, contrast, total=float(found.weights.sum()))
+    trials = particle.shifts(whole).of(particle.of(images.unmasked, whole), fine.shifts[found.columns])
+    insertions: list[Insertion] = []
     for part in _chunks(len(found.rows), fine.slices.n_sample):
         rows = found.rows[part]
         contribution = maximization.Contribution(
             orientations=fine.orientations[rows],
             matrices=fine.matrices[rows],
-            gain=images.gain[i] * model.inverse_sigma2,
-            weight=images.weight[i] * model.inverse_sigma2,
-            rows=geometry.samples.rows,
+            gain=particle.of(images.gain, whole) * inverse_sigma2,
+            weight=particle.of(images.weight, whole) * inverse_sigma2,
+            rows=whole.rows,
         )
-        insertions.append(maximization.insertion(found.weights[part], trials, contribution))
+        insertions += maximization.insertions(found.weights[part], trials, contribution)
     return moments, tuple(insertions)
 
 
@@ -232,24 +254,26 @@ def _representatives(weights: Any) -> tuple[np.ndarray, Any]:
     return chosen, own * beside(factor.astype(np.float32), own)[:, None]
 
 
-def _intensity_sums(block: Block, i: int, moments: maximization.Moments) -> tuple[float, float]:
+def _intensity_sums(block: Block, i: int, fine: FinePass, moments: maximization.Moments) -> tuple[float, float]:
     """Likelihood of a particle's intensity relative to its group, see ``intensity.shrunken_intensities``.
 
     It is that of the compared samples between the shells that the halves share and the current resolution: intensities
     tell particles from empty or foreign images there, while at low frequencies everything looks alike.
     """
-    model, geometry = block.model, block.geometry
-    use = block.half.use_for_intensity[geometry.model_shell] * to_host(model.score_weight)
-    group_contrast = to_host(block.images.contrast[i]) / block.intensity[i]
+    particle, whole = fine.particle, block.geometry.whole
+    shell = particle.repeated(block.geometry.model_shell, whole)
+    use = block.half.use_for_intensity[shell] * to_host(particle.score_weight(whole))
+    group_contrast = to_host(particle.of(particle.images.contrast, whole)) / block.intensity[i]
     cross = float((use * group_contrast * moments.cross).sum(dtype=np.float64))
     power = float((use * group_contrast**2 * moments.power).sum(dtype=np.float64))
     return cross, power
 
 
-def _log_likelihood(search: Search, i: int, found: Posterior) -> float:
+def _log_likelihood(search: Search, fine: FinePass, found: Posterior) -> float:
     """Log-likelihood contribution of a particle; the correlation itself in a correlation iteration."""
     if search.settings.is_cc:
         return found.log_evidence
-    masked, model = search.block.images.masked[i], search.block.model
-    power = float((model.score_weight * (masked.real**2 + masked.imag**2)).sum(dtype=np.float64))
-    return found.log_evidence - 0.5 * power - model.log_noise
+    particle, whole = fine.particle, search.block.geometry.whole
+    masked = particle.of(particle.images.masked, whole)
+    power = float((particle.score_weight(whole) * (masked.real**2 + masked.imag**2)).sum(dtype=np.float64))
+    return found.log_evidence - 0.5 * power - particle.n_image * search.block.model.log_noise

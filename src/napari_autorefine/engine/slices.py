@@ -65,6 +65,7 @@ class SliceTable:
     n_dir, n_psi : directions, in-plane angles of each, which take equal steps; orientation ``dir * n_psi + psi``
     rotations : function of orientation numbers (n,) -> (n, 3, 3) reference -> view rotations
     rows : row table of the samples
+    has_mates : slices of images have such mates; turned volumes have none
     half_turn : slices of half a turn, or None when made again chunk by chunk
     slices : (n_rot, n_sample) complex64, all of them, or None
     """
@@ -76,6 +77,7 @@ class SliceTable:
     rotations: Callable[[np.ndarray], np.ndarray]
     rows: np.ndarray
     n_sample: int
+    has_mates: bool = True
     half_turn: HalfTurn | None = None
     slices: Any | None = None
 
@@ -87,20 +89,24 @@ class SliceTable:
     @property
     def n_mate(self) -> int:
         """Orientations that one slice serves: 2, or 1 when the in-plane angles do not come in opposite pairs."""
-        return 2 - self.n_psi % 2
+        return 2 - self.n_psi % 2 if self.has_mates else 1
 
     def scores(self, images: PreparedImages, model: GroupModel, shifts: ShiftBasis, *, is_cc: bool) -> Any:
         """Scores of a block, (n_rot, n_img, n_trans) float32: log-likelihoods or correlations."""
         n, n_img = self.n_sample, len(images.masked)
         xp = array_module(images.masked)
         masked, contrast = images.masked[:, :n], images.contrast[:, :n]
-        weight = (model.score_weight[:n] > 0).astype(np.float32) if is_cc else model.score_weight[:n]
-        functions = shifts.ramps if shifts.functions is None else shifts.functions
+        weight = model.score_weight[None, :n]
+        if is_cc:
+            weight = (weight > 0).astype(np.float32)
+        if images.precision is not None:
+            weight = weight * images.precision[:, :n]
+        functions = shifts.basis(masked)
         trials = ((masked * (contrast * weight))[:, None, :] * functions[None, :, :]).reshape(-1, n)
         real, imag = xp.ascontiguousarray(trials.real).T, xp.ascontiguousarray(trials.imag).T
         squared = (contrast**2 * weight).T
         norm = xp.sqrt(((masked.real**2 + masked.imag**2) * weight).sum(axis=1))
-        out = xp.empty((self.n_dir, self.n_mate, self.n_psi // self.n_mate, n_img, len(shifts.ramps)), dtype=np.float32)
+        out = xp.empty((self.n_dir, self.n_mate, self.n_psi // self.n_mate, n_img, shifts.n_shift), dtype=np.float32)
         for directions, slices in self._chunks():
             part = out[directions]
             energy = (slices.power @ squared).reshape(part.shape[0], part.shape[2], n_img, 1)
@@ -109,7 +115,7 @@ class SliceTable:
             even, odd = slices.real @ real, slices.imag @ imag
             for mate in range(self.n_mate):
                 products = even - odd if mate else even + odd
-                if shifts.coefficients is not None:
+                if shifts.functions is not None and shifts.coefficients is not None:
                     products = products.reshape(-1, len(functions)) @ shifts.coefficients.T
                 products = products.reshape(part[:, mate].shape)
                 if is_cc:
@@ -220,7 +226,7 @@ def share_slices(
 
     coarse = SliceTable(
         half=half, geometry=geometry, n_dir=orientations.n_dir, n_psi=orientations.n_psi, rotations=coarse_rotations,
-        rows=samples.coarse_rows, n_sample=samples.n_coarse,
+        rows=samples.coarse_rows, n_sample=samples.n_coarse, has_mates=samples.dim == 2,
     )  # fmt: skip
     if geometry.ring_shifts is not None:
         parents = _parents(half, geometry, grid)
@@ -232,7 +238,7 @@ def share_slices(
     coarse, memory_bytes = _with_half_turn(coarse, memory_bytes, run)
     fine = SliceTable(
         half=half, geometry=geometry, n_dir=orientations.n_dir, n_psi=N_CHILD * orientations.n_psi,
-        rotations=fine_rotations, rows=samples.rows, n_sample=samples.n_sample,
+        rotations=fine_rotations, rows=samples.rows, n_sample=samples.n_sample, has_mates=samples.dim == 2,
     )  # fmt: skip
     if coarse.half_turn is not None and fine.n_rot < _FINE_PER_PARTICLE * n_particle:
         fine, _ = _with_slices(fine, memory_bytes, run)
@@ -288,6 +294,6 @@ def _parents(half: HalfContext, geometry: GroupGeometry, grid: SearchGrid) -> Pa
     rotations = euler_to_matrix(euler.reshape(-1, 3)) @ turn
     table = SliceTable(
         half=half, geometry=geometry, n_dir=len(pixels), n_psi=len(psi_deg), rotations=lambda chosen: rotations[chosen],
-        rows=geometry.samples.screen_rows, n_sample=geometry.samples.n_screen,
+        rows=geometry.samples.screen_rows, n_sample=geometry.samples.n_screen, has_mates=geometry.samples.dim == 2,
     )  # fmt: skip
     return Parents(table=table, of_direction=of_direction.astype(np.int64), n_pixel=len(pixels))

@@ -164,20 +164,14 @@ def low_pass_shell(resolution_A: float, box_size: int, voxel_size_A: float) -> i
 
 
 def update_sigma2_noise(
-    sums: np.ndarray,
-    counts: np.ndarray,
-    sum_weight: np.ndarray,
-    previous: np.ndarray,
-    *,
-    is_premultiplied: np.ndarray | None = None,
+    sums: np.ndarray, counts: np.ndarray, previous: np.ndarray, *, is_premultiplied: np.ndarray | None = None
 ) -> np.ndarray:
-    """Noise of each optics group from the weighted squared differences, sum / (2 weight count).
+    """Noise of each optics group from the weighted squared differences, sum / (2 count).
 
     Parameters
     ----------
     sums : (n_optics, n_shell), weighted sums of |model - image|^2
-    counts : (n_optics, n_shell) or (n_shell,), independent coefficients per image and shell
-    sum_weight : (n_optics,), images (weights of the posterior) that contributed
+    counts : (n_optics, n_shell), independent coefficients (of volumes: multiplicities) of all images, weighted likewise
     previous : (n_optics, n_shell), kept where a shell or a group has no data
     is_premultiplied : (n_optics,), groups whose images are multiplied by the CTF
 
@@ -185,7 +179,7 @@ def update_sigma2_noise(
     -------
     (n_optics, n_shell) float64
     """
-    divisor = 2.0 * np.asarray(sum_weight, dtype=np.float64)[:, None] * counts
+    divisor = 2.0 * np.asarray(counts, dtype=np.float64)
     sigma2 = np.divide(sums, divisor, out=np.array(previous, dtype=np.float64), where=divisor > 0)
     premultiplied = np.zeros(len(sigma2), dtype=bool) if is_premultiplied is None else np.asarray(is_premultiplied)
     largest = sigma2.max(axis=1)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from napari_autorefine.engine.context import reference_shells
 from napari_autorefine.engine.handedness import hand_warning, mirror_similarity
-from napari_autorefine.engine.images import move_and_mask, noise_images
-from napari_autorefine.engine.masking import circular_background, low_pass_map
+from napari_autorefine.engine.images import half_transforms, move_and_mask, noise_images, shell_means
+from napari_autorefine.engine.masking import low_pass_map
+from napari_autorefine.engine.problem import TomogramData
 from napari_autorefine.engine.randomness import next_perturbation
 from napari_autorefine.engine.sampling import initial_sampling
-from napari_autorefine.engine.setup import Setup
+from napari_autorefine.engine.setup import Setup, particle_background
+from napari_autorefine.engine.source import BlockSource, RawParticles, read_raw
 from napari_autorefine.engine.spectra import (
     current_resolution_shell,
     image_power_spectrum,
@@ -23,11 +25,14 @@ from napari_autorefine.engine.spectra import (
     low_pass_shell,
 )
 from napari_autorefine.engine.state import Convergence, HalfModel, Poses, RefinementState
+from napari_autorefine.engine.tilt_stacks import tilt_offsets
+from napari_autorefine.engine.transfers import shell_transfers
+from napari_autorefine.engine.volumes import weight_grids
 from napari_autorefine.engine.workers import Workers
 from napari_autorefine.events import Message, Progress
 from napari_autorefine.model.geometry import round_half_away
 
-_N_NOISE_PARTICLES, _CHUNK = 1000, 32
+_N_NOISE_PARTICLES, _N_NOISE_VOLUMES, _CHUNK = 1000, 10, 32
 
 
 def initial_poses(setup: Setup) -> Poses:
@@ -36,7 +41,7 @@ def initial_poses(setup: Setup) -> Poses:
     n = len(particles)
     return Poses(
         euler_deg=np.array(particles.euler_deg, dtype=np.float64),
-        origin_A=np.array(particles.origin_A[:, :2], dtype=np.float64),
+        origin_A=np.array(particles.origin_A[:, : setup.offset_dim], dtype=np.float64),
         p_max=np.zeros(n),
         log_likelihood=np.zeros(n),
         n_significant=np.zeros(n, dtype=np.int64),
@@ -54,7 +59,7 @@ def initial_state(setup: Setup, workers: Workers) -> Generator[Progress | Messag
     sigma2 = yield from initial_noise(setup, poses, workers)
     given = setup.problem.reference
     references = (given, given) if isinstance(given, np.ndarray) else given
-    sampling = initial_sampling(options, voxel_size_A=setup.voxel_size_A)
+    sampling = initial_sampling(options, voxel_size_A=setup.voxel_size_A, is_3d_translation=setup.is_of_tomograms)
     perturbation = next_perturbation(0.0, options.perturb, options.random_seed, 0)
     halves = tuple(
         _initial_half(setup, map_, sigma2, int(np.count_nonzero(setup.half == half)))
@@ -95,7 +100,7 @@ def _initial_half(setup: Setup, map_: np.ndarray, sigma2: np.ndarray, n_particle
     filtered = np.asarray(map_, dtype=np.float32)
     if options.ini_high_A > 0:
         filtered = low_pass_map(filtered, options.ini_high_A, setup.voxel_size_A)
-    tau2 = initial_tau2(filtered, tau2_fudge=options.tau2_fudge, threads=options.threads)
+    tau2 = initial_tau2(filtered, tau2_fudge=options.tau2_fudge, data_dim=setup.data_dim, threads=options.threads)
     zeros = np.zeros(setup.n_shell)
     return HalfModel(
         map=filtered,
@@ -119,50 +124,120 @@ def _initial_half(setup: Setup, map_: np.ndarray, sigma2: np.ndarray, n_particle
 def initial_noise(setup: Setup, poses: Poses, workers: Workers) -> Generator[Progress | Message, None, np.ndarray]:
     """Noise spectra of every optics group from at most 1000 masked images each; (n_optics, n_shell).
 
-    Half the difference between the mean of the spectra and the spectrum of the mean image, per group.
+    Half the difference between the mean of the spectra and the spectrum of the mean image, per group. Of tilt stacks
+    all tilts count; ten volumes are enough, whose power is divided by the multiplicity.
     """
     order = np.concatenate([setup.members(1), setup.members(2)])
     optics_index = setup.problem.particles.optics_index
     sigma2 = np.empty((len(setup.optics), setup.n_shell))
+    source = BlockSource.of(setup, poses)
     for index, optics in enumerate(setup.optics):
-        chosen = order[optics_index[order] == index][:_N_NOISE_PARTICLES]
+        chosen = _noise_particles(setup, order[optics_index[order] == index])
         if len(chosen) == 0:
             sigma2[index] = np.nan
             continue
-        background = circular_background(
-            optics.box_size, setup.options.particle_diameter_A / (2 * optics.pixel_size_A), setup.options.mask_edge_px
-        )
+        background = particle_background(setup, optics)
 
-        def measure(part: np.ndarray, background: np.ndarray = background) -> tuple[np.ndarray, np.ndarray]:
-            return _measure(setup, poses, part, background)
+        def measure(part: np.ndarray, background: np.ndarray = background) -> NoiseSums:
+            return _measure(setup, source, part, background)
 
-        chunks = [chosen[start : start + _CHUNK] for start in range(0, len(chosen), _CHUNK)]
-        spectrum, done = np.zeros(optics.box_size // 2 + 1), 0
-        mean_image = np.zeros((optics.box_size, optics.box_size))
-        for chunk, (power, image) in zip(chunks, workers.ordered(measure, chunks), strict=True):
-            spectrum += power
-            mean_image = mean_image + image
+        size = _CHUNK if setup.data_dim == 2 else 1
+        chunks = [chosen[start : start + size] for start in range(0, len(chosen), size)]
+        total, done = NoiseSums(), 0
+        for chunk, found in zip(chunks, workers.ordered(measure, chunks), strict=True):
+            total = total.plus(found)
             done += len(chunk)
             yield Progress(stage="noise spectra", done=done, total=len(chosen), iteration=0)
-        mean_power = image_power_spectrum((mean_image / len(chosen))[None])[0]
-        sigma2[index] = _on_reference_grid(setup, index, initial_sigma2_noise(spectrum / len(chosen), mean_power))
+        sigma2[index] = _on_reference_grid(setup, index, total.sigma2())
     without_images = np.isnan(sigma2[:, 0])
     sigma2[without_images] = np.nanmean(sigma2, axis=0)
     return sigma2
 
 
-def _measure(setup: Setup, poses: Poses, part: np.ndarray, background: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _noise_particles(setup: Setup, own: np.ndarray) -> np.ndarray:
+    """Return the particles of a group whose images tell the noise."""
+    if setup.data_dim == 3:
+        return own[:_N_NOISE_VOLUMES]
+    if setup.tilts is None:
+        return own[:_N_NOISE_PARTICLES]
+    upto = np.cumsum([len(setup.tilts.tilts[row]) for row in own])
+    return own[: max(int(np.searchsorted(upto, _N_NOISE_PARTICLES)), 1)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoiseSums:
+    """Spectra and images of some particles, summed.
+
+    Attributes
+    ----------
+    spectrum : (n_image_shell,) mean power per shell of every image
+    image : sum of the images; 0 for volumes, in whose wedges a mean has no meaning
+    n_image : number of images; of volumes the mean multiplicity per shell, summed, of premultiplied images the squared
+        CTF
+    n_total : number of images
+    """
+
+    spectrum: np.ndarray | float = 0.0
+    image: np.ndarray | float = 0.0
+    n_image: np.ndarray | float = 0.0
+    n_total: int = 0
+
+    def plus(self, other: NoiseSums) -> NoiseSums:
+        """Return the sums of both."""
+        return NoiseSums(
+            spectrum=self.spectrum + other.spectrum,
+            image=self.image + other.image,
+            n_image=self.n_image + other.n_image,
+            n_total=self.n_total + other.n_total,
+        )
+
+    def sigma2(self) -> np.ndarray:
+        """Noise variance per component and shell (n_image_shell,)."""
+        n = np.asarray(self.n_image)
+        if isinstance(self.image, float):
+            return initial_sigma2_noise(np.asarray(self.spectrum) / np.maximum(n, 1e-12), np.zeros(1))
+        mean_power = image_power_spectrum((self.image / self.n_total)[None])[0]
+        return initial_sigma2_noise(np.asarray(self.spectrum) / n, mean_power * (self.n_total / n))
+
+
+def _measure(setup: Setup, source: BlockSource, part: np.ndarray, background: np.ndarray) -> NoiseSums:
     """Return the summed spectrum and the summed image of some particles."""
-    raw = np.asarray(setup.problem.read_images(part), dtype=np.float32)
+    raw = read_raw(source, part)
     optics = setup.optics[int(setup.problem.particles.optics_index[part[0]])]
-    shifts = round_half_away(poses.origin_A[part] / optics.pixel_size_A)
+    shifts = round_half_away(source.poses.origin_A[part] / optics.pixel_size_A)
+    seeds = setup.options.random_seed + part
+    pixels = raw.images
+    if setup.tilts is not None:
+        moves = [tilt_offsets(setup.tilts.views(int(row)), shift)[0] for row, shift in zip(part, shifts, strict=True)]
+        pixels, shifts = np.concatenate(pixels), np.concatenate(moves)
+        seeds = seeds[0] * len(pixels) + np.arange(len(pixels))
     fill = None
     if not setup.options.zero_mask:
-        flat = np.full(optics.box_size // 2 + 1, 0.5 / optics.box_size**2)
-        fill = noise_images(flat, optics.box_size, setup.options.random_seed + part)
-    masked, _ = move_and_mask(raw, shifts, np.ones(len(part)), background, fill=fill)
-    summed = masked.sum(axis=0, dtype=np.float64)
-    return image_power_spectrum(masked).sum(axis=0), summed
+        flat = np.full(optics.box_size // 2 + 1, 0.5 / float(optics.box_size) ** setup.data_dim)
+        fill = noise_images(flat, pixels.shape[1:], seeds)
+    masked, _ = move_and_mask(pixels, shifts, np.ones(len(pixels)), background, fill=fill)
+    if setup.data_dim == 3:
+        return _volume_noise(raw, masked, setup.problem.tomogram_data)
+    return NoiseSums(
+        spectrum=image_power_spectrum(masked).sum(axis=0),
+        image=masked.sum(axis=0, dtype=np.float64),
+        n_image=shell_transfers(source, optics, part).sum(axis=0) if optics.is_premultiplied else float(len(masked)),
+        n_total=len(masked),
+    )
+
+
+def _volume_noise(raw: RawParticles, masked: np.ndarray, data: TomogramData | None) -> NoiseSums:
+    """Power of volumes where they hold data, and their multiplicity."""
+    grids = None
+    if raw.ctf is not None and data is not None:
+        grids = weight_grids(raw.ctf, raw.multiplicity, data, is_premultiplied=True)
+    total = NoiseSums()
+    for i, volume in enumerate(masked):
+        transform = half_transforms(volume[None])[0]
+        factor, seen = (1.0, np.ones(transform.shape)) if grids is None else (grids.factor[i], grids.spread[i])
+        power, counts = shell_means(np.abs(transform * factor) ** 2), shell_means(seen)
+        total = total.plus(NoiseSums(spectrum=power, n_image=counts))
+    return total
 
 
 def _on_reference_grid(setup: Setup, index: int, spectrum: np.ndarray) -> np.ndarray:

@@ -17,13 +17,14 @@ class HalfStatistics:
 
     Attributes
     ----------
-    noise : (n_optics, n_shell) posterior-weighted residual power
+    noise, count : (n_optics, n_shell) posterior-weighted residual power, and coefficients or multiplicities behind it
     weight : (n_optics,) posterior weight behind it
     scale_cross, scale_power : (n_group,) numerator and denominator of the group scale
     direction : (n_dir,) posterior weight per coarse direction
     """
 
     noise: np.ndarray
+    count: np.ndarray
     weight: np.ndarray
     scale_cross: np.ndarray
     scale_power: np.ndarray
@@ -39,6 +40,7 @@ class HalfStatistics:
         """Empty sums."""
         return cls(
             noise=np.zeros((n_optics, n_shell)),
+            count=np.zeros((n_optics, n_shell)),
             weight=np.zeros(n_optics),
             scale_cross=np.zeros(n_group),
             scale_power=np.zeros(n_group),
@@ -49,6 +51,7 @@ class HalfStatistics:
         """Add a block's results; ``norms`` (n,) are the particles' new norm corrections."""
         for result, group, norm in zip(block.results, block.scale_group, norms, strict=True):
             self.noise[block.group] += result.noise
+            self.count[block.group] += result.weight * result.count
             self.weight[block.group] += result.weight
             self.scale_cross[group] += result.scale_cross
             self.scale_power[group] += result.scale_power

@@ -35,9 +35,9 @@ from napari_autorefine.engine.direct_reconstruction import (
 )
 from napari_autorefine.engine.images import half_transforms, samples_of
 from napari_autorefine.engine.maximization import Insertion
-from napari_autorefine.engine.prepare import cut_into_blocks
 from napari_autorefine.engine.reconstruction import Accumulators
 from napari_autorefine.engine.shells import plane_radius2
+from napari_autorefine.engine.source import cut_into_blocks
 from napari_autorefine.events import Progress
 from napari_autorefine.model.geometry import euler_to_matrix
 from napari_autorefine.model.particles import Particles
