@@ -69,6 +69,10 @@ LOOKS: dict[tuple[str, str], Look] = {
     ("refine", "mask"): Look(empty="none: a sphere"),
     ("refine", "scratch_dir"): Look(empty="none"),
     ("refine", "continue_from"): Look(empty="start anew"),
+    ("refine", "optimisation_set"): Look(empty="none: single particles"),
+    ("refine", "tomograms"): Look(empty="of the set"),
+    ("refine", "trajectories"): Look(empty="of the set"),
+    ("refine", "sigma_tilt_deg"): Look(empty="off"),
     ("extract", "scale_size_px"): Look(empty="no rescaling"),
     ("extract", "bg_diameter_px"): Look(empty="75 % of box"),
     ("extract", "part_dir"): Look(empty="the output folder"),
@@ -110,8 +114,9 @@ LOOKS: dict[tuple[str, str], Look] = {
 }
 
 NOTES: dict[tuple[str, str], str] = {
-    ("refine", "Compute"): "Number of pooled particles, parallel disc I/O and combining iterations through disc are"
-    " not asked for: work is shared and memory planned automatically.",
+    ("refine", "Compute"): "Not asked for, as there is nothing to choose: Use parallel disc I/O? (no MPI processes"
+    " could disturb each other), Number of pooled particles (work is shared between threads and devices"
+    " automatically), Combine iterations through disc? (nothing is exchanged through the disc).",
     ("refine", "Running"): "There are no MPI processes: one process uses all cores and GPUs.",
 }
 """Remarks at the end of a tab, for those who follow a tutorial and look for a field."""
