@@ -13,10 +13,11 @@ from conftest import ParticleSet
 from oracles.layer_files import RNG, ball, own_metadata, write_map
 
 from napari_autorefine.errors import InputError
-from napari_autorefine.io.mrc import write_stack, write_volume
+from napari_autorefine.io.mrc import read_data, write_image, write_stack, write_volume
 from napari_autorefine.ui import readers
-from napari_autorefine.ui.lazy import LazyArray
+from napari_autorefine.ui.lazy import LazyArray, binned
 from napari_autorefine.ui.readers import get_reader, read_mrc, read_paths
+from napari_autorefine.ui.writers import write_mrc
 
 OnMicrographs = Callable[[int], Path]
 
@@ -235,3 +236,25 @@ def test_layers_open_in_the_window(make_viewer: Any, particle_set: ParticleSet, 
     (particle_set.folder / "bad.mrc").write_bytes(b"bad")
     assert viewer.open(str(particle_set.folder / "bad.mrc"), plugin="napari-autorefine") == []
     assert notices[-1][1].startswith("bad.mrc is not an MRC file")
+
+
+def test_pixels_of_coarser_levels_lie_around_the_pixel_they_stand_on() -> None:
+    ramp = np.add.outer(np.arange(64.0), 100 * np.arange(72.0)).astype(np.float32)[None]
+    for factor in (2, 4, 8):
+        small = binned(ramp, factor)
+        assert small.shape == (1, 64 // factor, 72 // factor) and small.dtype == np.float32
+        # the mean lies half a pixel of the image before the pixel, whatever the factor
+        assert np.allclose(small[0, 1:, 1:], ramp[0, ::factor, ::factor][1:, 1:] - 0.5 * 101, atol=0.05)
+
+
+def test_large_micrographs_are_means_from_afar_with_the_contrast_of_these(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    noise = rng.standard_normal((1100, 2200)).astype(np.float32)
+    write_image(tmp_path / "mic.mrc", noise, 1.5)
+    (levels, arguments, _) = read_mrc(tmp_path / "mic.mrc")[0]
+    assert [level.shape for level in levels] == [(1100, 2200), (550, 1100), (275, 550)] and arguments["multiscale"]
+    low, high = arguments["contrast_limits"]
+    assert high == pytest.approx(3 * 0.5, rel=0.1) and low == pytest.approx(-3 * 0.5, rel=0.1)
+    assert np.array_equal(levels[0][5], noise[5])
+    write_mrc(str(tmp_path / "again.mrc"), levels, arguments)
+    assert np.array_equal(read_data(tmp_path / "again.mrc")[0][0], noise)

@@ -18,7 +18,7 @@ from napari_autorefine.ui.layer_style import (
     role_by_name,
     statistics,
 )
-from napari_autorefine.ui.lazy import LazyArray, Sections
+from napari_autorefine.ui.lazy import LazyArray, Sections, pyramid
 from napari_autorefine.ui.notices import show_info, show_warning
 from napari_autorefine.ui.world import series_frame, world_frame
 
@@ -29,6 +29,7 @@ _LARGEST_LOADED = 640**3
 _LARGEST_CRYSTAL = 256**3
 _SAMPLED_IMAGES = 16
 _JOB_DEPTH = 2
+_WINDOW_PX = 1500
 
 
 def mrc_layers(path: Path) -> list[LayerData]:
@@ -107,15 +108,16 @@ def image_layer(path: Path) -> LayerData:
     data, header = read_data(path)
     image = data[0]
     size_A = pixel_size_A(header)
+    levels = pyramid(LazyArray((), image.shape, lambda _: image))
     arguments = {
         "name": layer_name(path),
         **world_frame(image.shape, size_A),
         "translate": (0.0, 0.0),
-        "contrast_limits": image_limits(image[:: _stride(image), :: _stride(image)]),
+        "contrast_limits": image_limits(np.asarray(_from_afar(levels))),
         "colormap": "gray",
         "metadata": {"autorefine": {"path": str(path), "kind": "micrograph", "voxel_size_A": size_A}},
     }
-    return image, arguments, "image"
+    return (levels if len(levels) > 1 else image), {**arguments, "multiscale": len(levels) > 1}, "image"
 
 
 def stack_layer(path: Path, header: MrcHeader, label: str = "particle") -> LayerData:
@@ -153,6 +155,8 @@ def series_layer(
 ) -> LayerData:
     """Return the layer of images at places (file, section) behind a slider, (n, 1, n_y, n_x).
 
+    Micrographs are means of pixels from afar, with the contrast that shows particles in these.
+
     Parameters
     ----------
     places : where each image is
@@ -165,26 +169,30 @@ def series_layer(
     sections = Sections()
     data = LazyArray((len(places),), (1, *shape), lambda at: sections.read_or_blank(*places[at[0]], shape)[None])
     kind = metadata["kind"]
+    levels = [data] if kind in {"stack", "particles"} else pyramid(data)
     arguments = {
         "name": name,
         **series_frame((label,), shape, pixel_size_A, centered=kind in {"stack", "particles"}),
-        "contrast_limits": series_limits(data, shape),
+        "contrast_limits": series_limits(_from_afar(levels)),
         "interpolation2d": "linear" if kind in {"stack", "particles"} else "nearest",
         "colormap": "gray",
         "rendering": "mip",
         "metadata": {"autorefine": {"voxel_size_A": pixel_size_A, "box": shape[1], **metadata}},
     }
-    return data, arguments, "image"
+    return (levels if len(levels) > 1 else data), {**arguments, "multiscale": len(levels) > 1}, "image"
 
 
-def series_limits(data: LazyArray, shape: tuple[int, int]) -> tuple[float, float]:
+def _from_afar(levels: list[LazyArray]) -> LazyArray:
+    """Return the level that is seen when the whole image fills a window."""
+    return next((level for level in levels if max(level.item_shape) <= _WINDOW_PX), levels[-1])
+
+
+def series_limits(data: LazyArray) -> tuple[float, float]:
     """Return the contrast of a series from a few of its images, fewer where they are large."""
-    n = data.leading[0]
-    n_sampled = int(np.clip(_SAMPLED_IMAGES * 256**2 // max(1, shape[0] * shape[1]), 1, _SAMPLED_IMAGES))
+    n, area = data.leading[0], int(np.prod(data.item_shape[-2:]))
+    n_sampled = int(np.clip(_SAMPLED_IMAGES * 256**2 // max(1, area), 1, _SAMPLED_IMAGES))
     chosen = np.unique(np.linspace(0, n - 1, min(n, n_sampled)).astype(int))
-    images = np.stack([np.asarray(data[int(row)]) for row in chosen])
-    step = _stride(images[0, 0])
-    return image_limits(images[..., ::step, ::step])
+    return image_limits(np.stack([np.asarray(data[int(row)]) for row in chosen]))
 
 
 def voxel_size_A(header: MrcHeader) -> tuple[float, float, float]:
@@ -225,10 +233,6 @@ def star_name(path: Path) -> str:
 
 def _is_compressed(path: Path) -> bool:
     return first_bytes(path, 3)[:2] in {b"\x1f\x8b", b"BZ"}
-
-
-def _stride(image: np.ndarray) -> int:
-    return max(1, max(image.shape) // 512)
 
 
 def _without_bad_values(data: np.ndarray, path: Path) -> np.ndarray:

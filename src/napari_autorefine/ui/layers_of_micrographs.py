@@ -82,7 +82,7 @@ def _single(rows: StarRows) -> list[LayerData]:
     size_A = layers[0][1]["scale"][0] if layers else 1.0
     if image is None:
         show_warning(f"The micrograph of {rows.path.name} is not found; its coordinates are shown alone, in pixels.")
-    shape = layers[0][0].shape if layers else _extent(rows)
+    shape = _extent(rows) if image is None else read_header(image).shape[1:]
     xy = [rows.numbers(label) for label in _COORDINATES]
     frame = {**world_frame(shape, size_A), "translate": (0.0, 0.0)}
     style = points_style(_diameter_A(rows) / size_A)

@@ -16,9 +16,11 @@ from napari_autorefine.errors import InputError
 from napari_autorefine.io.mrc import MrcHeader, as_float32, map_sections, read_data, read_header
 from napari_autorefine.ui.notices import show_warning
 
-_CACHE_BYTES = 256_000_000
+_CACHE_BYTES, _LEVEL_BYTES = 256_000_000, 64_000_000
 _MOST_BYTES = 32_000_000_000
 _OPEN_FILES = 64
+_BINNINGS = (2, 4, 8)
+_LEAST_BINNED_PX = 256
 
 
 class LazyArray:
@@ -32,17 +34,23 @@ class LazyArray:
     leading : lengths of the leading axes
     item_shape : shape of one item, the trailing axes
     fetch : returns the item, float32 of ``item_shape``, at a position of the leading axes; called from any thread
+    cache_bytes : how much is kept
     """
 
     dtype = np.dtype(np.float32)
 
     def __init__(
-        self, leading: Sequence[int], item_shape: Sequence[int], fetch: Callable[[tuple[int, ...]], np.ndarray]
+        self,
+        leading: Sequence[int],
+        item_shape: Sequence[int],
+        fetch: Callable[[tuple[int, ...]], np.ndarray],
+        *,
+        cache_bytes: int = _CACHE_BYTES,
     ) -> None:
         self.leading, self.item_shape = tuple(leading), tuple(item_shape)
         self._fetch = fetch
         self._kept: OrderedDict[tuple[int, ...], np.ndarray] = OrderedDict()
-        self._most_kept = max(1, _CACHE_BYTES // max(1, 4 * int(np.prod(self.item_shape))))
+        self._most_kept = max(1, cache_bytes // max(1, 4 * int(np.prod(self.item_shape))))
         self._lock = threading.Lock()
 
     @property
@@ -105,6 +113,35 @@ class LazyArray:
             while len(self._kept) > self._most_kept:
                 self._kept.popitem(last=False)
         return item
+
+
+def pyramid(data: LazyArray) -> list[LazyArray]:
+    """Return images (..., n_y, n_x) and what is shown of large ones from afar: means of 2, 4 and 8 pixels each way."""
+    n_y, n_x = data.item_shape[-2:]
+    factors = [factor for factor in _BINNINGS if min(n_y, n_x) >= _LEAST_BINNED_PX * factor]
+    return [data, *(_binned_level(data, factor) for factor in factors)]
+
+
+def _binned_level(data: LazyArray, factor: int) -> LazyArray:
+    *others, n_y, n_x = data.item_shape
+    shape = (*others, n_y // factor, n_x // factor)
+    return LazyArray(data.leading, shape, lambda at: binned(data.item(at), factor), cache_bytes=_LEVEL_BYTES)
+
+
+def binned(images: np.ndarray, factor: int) -> np.ndarray:
+    """Return means of ``factor`` x ``factor`` pixels around every ``factor``-th pixel of images (..., n_y, n_x).
+
+    napari puts pixel j of a coarser level where pixel ``factor`` j of the image is; the mean is taken around that one,
+    so that coordinates stay on their particles when the view is zoomed.
+    """
+    n_y, n_x = (n // factor for n in images.shape[-2:])
+    before = [(0, 0)] * (images.ndim - 2) + [(factor // 2, 0)] * 2
+    padded = np.pad(images, before, mode="edge")[..., : n_y * factor, : n_x * factor]
+    rows = padded.reshape(*images.shape[:-2], n_y, factor, n_x * factor).sum(axis=-2, dtype=np.float32)
+    total = rows[..., ::factor].copy()
+    for column in range(1, factor):
+        total += rows[..., column::factor]
+    return np.asarray(total / np.float32(factor**2), np.float32)
 
 
 class Sections:

@@ -29,6 +29,8 @@ def write_mrc(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
     InputError
         Voxels that are not cubes, more axes than a file has, or a series under a name that does not end with ``.mrcs``.
     """
+    if meta.get("multiscale"):  # whatever is shown of it from afar
+        data = data[0]
     shape, sizes_A = tuple(data.shape), _sizes_A(meta, data.ndim)
     n_spatial = min(3, data.ndim)
     if len(shape) > 3 and (len(shape) > 4 or shape[1] != 1):
