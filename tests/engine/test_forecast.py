@@ -66,38 +66,69 @@ def searched(n: int, iteration: int = 4) -> Progress:
     return Progress(stage="expectation", done=n, total=100, iteration=iteration)
 
 
-def test_time_left_of_an_iteration_follows_from_particles_and_from_the_end_of_the_last_one(
-    clock: SimpleNamespace,
-) -> None:
-    events = [(110.0, searched(100)), (115.0, done(4)), (125.0, searched(25, 5)), (145.0, searched(75, 5))]
-    seen = followed(Forecast(options=options(), state=state()), events, clock)
-    progress = [event for event in seen if isinstance(event, Progress)]
-    assert [one.seconds_left for one in progress[1:]] == [pytest.approx(30 + 5), pytest.approx(10 + 5)]
-    assert progress[1].forecast.startswith("iteration 35 s, run ")
-    assert "GB so far" in progress[1].forecast and "GB expected" in progress[1].forecast
+def told_of(events: list[Any]) -> list[Progress]:
+    return [event for event in events if isinstance(event, Progress)]
+
+
+def reference(half: int) -> Progress:
+    return Progress(stage=f"reference of half-set {half}", done=half - 1, total=2, iteration=4)
+
+
+def fresh() -> Forecast:
+    return Forecast(options=options(), state=state())
+
+
+def test_time_left_follows_from_the_pace_of_blocks_not_from_what_comes_before_the_first(clock: SimpleNamespace) -> None:
+    events = [
+        (110.0, reference(1)),
+        (117.0, searched(10)),  # 7 s for tables and a block, then 10 particles in 4 s
+        (121.0, searched(20)),
+        (133.0, searched(50)),
+        (134.0, reference(2)),
+        (140.0, searched(60)),
+        (148.0, searched(80)),
+        (156.0, searched(100)),
+        (161.0, done(4)),
+    ]
+    made = fresh()
+    seen = followed(made, events, clock)
+    left = {one.done: one.seconds_left for one in seen if isinstance(one, Progress) and one.stage == "expectation"}
+    assert left[10] is None
+    assert made.after_s == pytest.approx(5.0)
+    made.after_s = 0.0
+    assert left[20] == pytest.approx(0.4 * 80 + 7, rel=0.2)
+    assert left[60] == pytest.approx(0.4 * 40, rel=0.4)
+    assert left[80] == pytest.approx(0.4 * 20, rel=0.8)
+
+
+def test_the_end_of_an_iteration_takes_what_it_took_the_last_time(clock: SimpleNamespace) -> None:
+    events = [(110.0, searched(10)), (120.0, searched(60)), (130.0, done(4)), (131.0, searched(10, 5))]
+    seen = told_of(followed(fresh(), [*events, (141.0, searched(60, 5))], clock))
+    assert seen[-1].seconds_left == pytest.approx(0.2 * 40 + 10.0)
+    assert seen[-1].forecast.startswith("iteration 18 s, run ")
+    assert "GB so far" in seen[-1].forecast and "GB expected" in seen[-1].forecast
 
 
 def test_nothing_is_foretold_before_the_first_blocks(clock: SimpleNamespace) -> None:
-    early, later = followed(
-        Forecast(options=options(), state=state()), [(101.0, searched(1)), (101.5, searched(2))], clock
-    )
-    assert early.seconds_left is None and early.forecast == ""
-    assert later.seconds_left is not None and later.forecast
+    events = [(110.0, searched(1)), (110.1, searched(2)), (110.2, searched(3))]
+    first, second, third = told_of(followed(fresh(), events, clock))
+    assert first.forecast == second.forecast == ""
+    assert first.seconds_left is None
+    assert third.seconds_left is not None and third.forecast
 
 
 def test_a_long_iteration_is_told_about_once_in_a_sentence(clock: SimpleNamespace) -> None:
-    events = [(100.0 + 4 * n, searched(n)) for n in range(1, 20)] + [(300.0, done(4)), (304.0, searched(1, 5))]
-    messages = [
-        e.text for e in followed(Forecast(options=options(), state=state()), events, clock) if isinstance(e, Message)
-    ]
+    events = [(100.0 + 4 * n, searched(n)) for n in range(1, 20)]
+    events += [(300.0, done(4)), (304.0, searched(1, 5)), (308.0, searched(2, 5)), (312.0, searched(3, 5))]
+    messages = [event.text for event in followed(fresh(), events, clock) if isinstance(event, Message)]
     assert len(messages) == 2
     assert messages[0].startswith("Forecast for iteration 4: iteration ")
     assert messages[1].startswith("Forecast for iteration 5: iteration ")
 
 
 def test_a_short_iteration_is_not(clock: SimpleNamespace) -> None:
-    events = [(100.0 + n, searched(10 * n)) for n in range(1, 11)]
-    assert not any(isinstance(e, Message) for e in followed(Forecast(options=options(), state=state()), events, clock))
+    events = [(100.0 + 0.5 * n, searched(10 * n)) for n in range(1, 11)]
+    assert not any(isinstance(event, Message) for event in followed(fresh(), events, clock))
 
 
 @pytest.mark.parametrize(
@@ -117,13 +148,13 @@ def test_iterations_left_are_a_range_that_the_schedule_allows(before: Refinement
 
 def test_the_last_iteration_is_known_as_such(clock: SimpleNamespace) -> None:
     made = Forecast(options=options(force_converge=True), state=state())
-    seen = followed(made, [(110.0, searched(50))], clock)
-    assert ", run " not in seen[0].forecast
+    seen = told_of(followed(made, [(110.0, searched(40)), (120.0, searched(50))], clock))
+    assert seen[-1].forecast and ", run " not in seen[-1].forecast
     assert made.iterations_left() == (0, 0)
 
 
 def test_the_range_of_the_run_holds_its_parts(clock: SimpleNamespace) -> None:
-    outlook = Forecast(options=options(), state=state(), after_s=5.0).outlook(20.0, 0.5)
+    outlook = Forecast(options=options(), state=state(), after_s=5.0).outlook(20.0, 20.0)
     low, high = outlook.run_s
     assert outlook.iteration_s == pytest.approx(25.0)
     assert outlook.iteration_s < low < high
@@ -131,8 +162,8 @@ def test_the_range_of_the_run_holds_its_parts(clock: SimpleNamespace) -> None:
 
 
 def test_more_memory_is_expected_of_larger_boxes() -> None:
-    small = Forecast(options=options(), state=replace(state(), box_size=64)).outlook(1.0, 0.5)
-    large = Forecast(options=options(), state=replace(state(), box_size=512)).outlook(1.0, 0.5)
+    small = Forecast(options=options(), state=replace(state(), box_size=64)).outlook(1.0, 1.0)
+    large = Forecast(options=options(), state=replace(state(), box_size=512)).outlook(1.0, 1.0)
     assert large.expected_bytes > small.expected_bytes + 8 * 10**9
 
 

@@ -23,10 +23,12 @@ from napari_autorefine.engine.sampling import Accuracy
 from napari_autorefine.engine.state import RefinementState
 from napari_autorefine.events import Event, IterationDone, Message, Progress, duration
 
-_STAGE = "expectation"
-_FIRST_SHARE, _FIRST_S = 0.02, 3.0
+_STAGE, _PREPARATION = "expectation", "reference of half-set"
+_AFTER = 0.1  # of the search, where nothing is known yet of what follows it
+_FIRST_SHARE, _FIRST_S = 0.02, 2.0
 _WORTH_TELLING_S = 10.0
-_FASTER, _SLOWER = 0.5, 2.0
+_FASTER = {False: 0.2, True: 0.5}  # local searches, to which a global one leads, take less time
+_SLOWER, _SLOWER_THAN_FIRST = 2.0, 6.0
 _PER_ORDER = (1, 3)
 _LOCAL = (1, 6)
 _BYTES_PER_SAMPLE = 32  # sums of both halves (12 each) and the reference of one (8)
@@ -54,6 +56,43 @@ class Outlook:
 
 
 @dataclass(slots=True, kw_only=True)
+class _Pace:
+    """How fast an iteration searches: the time from block to block, without that before the first of a half-set.
+
+    Attributes
+    ----------
+    prepared_s : from the beginning of a half-set to its first block
+    searched_s, searched : time and particles after that
+    done : particles searched, of both halves; -1 before the first block of a half-set
+    """
+
+    iteration: int
+    prepared_s: float = 0.0
+    searched_s: float = 0.0
+    searched: int = 0
+    done: int = -1
+    is_told: bool = False
+
+    def take(self, done: int, seconds: float) -> None:
+        """Count a block that came some seconds after the event before it."""
+        if self.done < 0:
+            self.prepared_s = seconds
+        else:
+            self.searched_s += seconds
+            self.searched += done - self.done
+        self.done = done
+
+    def is_known(self, total: int) -> bool:
+        """Whether enough was searched to foretell the rest."""
+        return self.searched > 0 and (self.searched_s >= _FIRST_S or self.searched >= _FIRST_SHARE * total)
+
+    def left_s(self, total: int) -> float:
+        """Return the time that the search of the rest takes."""
+        again = self.prepared_s if self.done < total / 2 else 0.0
+        return (total - self.done) * self.searched_s / self.searched + again
+
+
+@dataclass(slots=True, kw_only=True)
 class Forecast:
     """Follows a refinement and adds to its events what is to be expected.
 
@@ -69,52 +108,57 @@ class Forecast:
     state: RefinementState | None = None
     after_s: float = 0.0
     base_bytes: int = field(default_factory=lambda: psutil.Process().memory_info().rss)
-    _iteration: int = -1
     _began: float = 0.0
-    _searched: float = 0.0
-    _is_told: bool = False
+    _last: float = 0.0
+    _pace: _Pace = field(default_factory=lambda: _Pace(iteration=-1))
 
     def follow(self, events: Generator[Event | RefinementState, None, None]) -> Iterator[Event | RefinementState]:
         """Yield all events, progress with a forecast, and one sentence after the first blocks of a long iteration."""
-        self._began = time.perf_counter()
+        self._began = self._last = time.perf_counter()
         with closing(events):
             for event in events:
+                now = time.perf_counter()
                 if isinstance(event, Progress) and event.stage == _STAGE:
-                    yield from self._progress(event)
+                    yield from self._progress(event, now)
+                    self._last = time.perf_counter()  # without the time that the listener took
                     continue
                 if isinstance(event, RefinementState):
                     self.state = event
                 elif isinstance(event, IterationDone):
-                    now = time.perf_counter()
-                    self.after_s, self._began = now - self._searched, now
+                    self.after_s, self._began = now - self._last, now
+                elif isinstance(event, Progress) and event.stage.startswith(_PREPARATION):
+                    self._pace.done = -1
+                    self._last = now
                 yield event
 
-    def _progress(self, event: Progress) -> Iterator[Event]:
-        now = time.perf_counter()
-        if event.iteration != self._iteration:
-            self._iteration, self._is_told = event.iteration or 0, False
-        self._searched = now
-        elapsed, share = now - self._began, event.done / max(event.total, 1)
-        if elapsed < _FIRST_S and share < _FIRST_SHARE:
+    def _progress(self, event: Progress, now: float) -> Iterator[Event]:
+        if event.iteration != self._pace.iteration:
+            self._pace = _Pace(iteration=event.iteration or 0)
+        pace = self._pace
+        pace.take(event.done, now - self._last)
+        if not pace.is_known(event.total):
             yield event
             return
-        outlook = self.outlook(elapsed, share)
+        outlook = self.outlook(now - self._began, pace.left_s(event.total))
         text = outlook.text()
         yield replace(event, seconds_left=outlook.iteration_s, forecast=text)
-        if not self._is_told and elapsed >= _FIRST_S:
-            self._is_told = True
+        if not pace.is_told:
+            pace.is_told = True
             if outlook.iteration_s > _WORTH_TELLING_S:
                 yield Message(text=f"Forecast for iteration {event.iteration}: {text}.")
 
-    def outlook(self, elapsed_s: float, share: float) -> Outlook:
-        """Return the forecast some seconds into an iteration of which a share of the particles is searched."""
-        search_s = elapsed_s * (1.0 - share) / share
-        after_s = self.after_s or 0.1 * elapsed_s / share
-        whole_s, left_s = elapsed_s / share + after_s, search_s + after_s
+    def outlook(self, elapsed_s: float, search_s: float) -> Outlook:
+        """Return the forecast some seconds into an iteration whose search takes some seconds more."""
+        after_s = self.after_s or _AFTER * (elapsed_s + search_s)
+        left_s = search_s + after_s
+        whole_s = elapsed_s + left_s
         fewest, most = self.iterations_left()
-        last = self._cost_of_last()
-        low = left_s + whole_s * (_FASTER * max(fewest - 1, 0) + (min(last, 1.0) if fewest else 0.0))
-        high = left_s + whole_s * (_SLOWER * max(most - 1, 0) + (max(last, 1.0) if most else 0.0))
+        low, high = left_s, left_s
+        if most:
+            faster = _FASTER[self.state is not None and self.state.sampling.is_local]
+            low += whole_s * faster * fewest
+            slower = _SLOWER if self.state is not None and self.state.iteration else _SLOWER_THAN_FIRST
+            high += whole_s * (slower * (most - 1) + max(self._cost_of_last(), 1.0))
         peak = peak_memory_bytes()
         return Outlook(
             iteration_s=left_s, run_s=(low, high), peak_bytes=peak, expected_bytes=max(peak, self._memory_at_end())
