@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from types import TracebackType
 
 import numpy as np
 
-from napari_autorefine.engine.block import BlockResult, run_block
+from napari_autorefine.engine.block import BlockResult
 from napari_autorefine.engine.device import DeviceTeam
-from napari_autorefine.engine.half_job import EDGE, HalfJob, make_search, matrix_source
+from napari_autorefine.engine.half_job import EDGE, HalfJob, matrix_source
+from napari_autorefine.engine.host_blocks import HostBlocks
 from napari_autorefine.engine.insertion import HalfSum, OrientationTable
 from napari_autorefine.engine.reconstruction import Accumulators
-from napari_autorefine.engine.slices import SharedSlices, share_slices
 from napari_autorefine.engine.source import cut_into_blocks
 from napari_autorefine.engine.workers import Workers
 from napari_autorefine.events import Message
@@ -33,7 +33,7 @@ class HalfSearch:
         self._workers = workers
         self._stack = ExitStack()
         self._team: DeviceTeam | None = None
-        self._shared: dict[int, SharedSlices] = {}
+        self._host: HostBlocks | None = None
 
     def __enter__(self) -> HalfSearch:
         job = self._job
@@ -41,13 +41,13 @@ class HalfSearch:
         if job.setup.options.devices:
             self._team = self._stack.enter_context(DeviceTeam(job, self._sum.accumulators, self._sum.r2_max))
         else:
-            self._shared = _shared_slices(job, self._workers)
+            self._host = HostBlocks(job, self._workers)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._shared = {}
+        self._host = None
         self._stack.__exit__(kind, error, trace)
 
     def cut(self, members: np.ndarray) -> list[np.ndarray]:
@@ -64,9 +64,11 @@ class HalfSearch:
             yield replace(result, results=tuple(replace(particle, insertions=()) for particle in result.results))
 
     def notes(self) -> Iterator[Message]:
-        """Yield what there is to say about devices since the last call."""
+        """Yield what there is to say about devices and memory since the last call."""
         if self._team is not None:
             yield from self._team.notes()
+        while self._host is not None and self._host.notes:
+            yield self._host.notes.popleft()
 
     def finish(self) -> Accumulators:
         """Return the Fourier volume of everything searched; nothing can be searched afterwards."""
@@ -79,7 +81,8 @@ class HalfSearch:
     def _searched(self, blocks: Sequence[np.ndarray]) -> Iterator[BlockResult]:
         if self._team is not None:
             return self._team.results(blocks, self._workers)
-        return self._workers.ordered(lambda indices: run_block(make_search(self._job, indices, self._shared)), blocks)
+        assert self._host is not None
+        return self._host.results(blocks)
 
 
 def work_order(members: np.ndarray, euler_deg: np.ndarray, *, is_local: bool) -> np.ndarray:
@@ -98,18 +101,6 @@ def work_order(members: np.ndarray, euler_deg: np.ndarray, *, is_local: bool) ->
     return members[np.lexsort((euler[:, 0] * (1 - 2 * (band % 2)), band))]
 
 
-def _shared_slices(job: HalfJob, workers: Workers) -> dict[int, SharedSlices]:
-    if not job.shares_slices:
-        return {}
-    budget = job.setup.options.memory_bytes // (4 * len(job.geometries))
-    return {
-        g.index: share_slices(
-            job.context, g, job.grid, n_particle=job.n_particle_of(g), memory_bytes=budget, run=workers.each
-        )
-        for g in job.geometries
-    }
-
-
 def _half_sum(job: HalfJob, workers: Workers) -> HalfSum:
     setup = job.setup
     accumulators = Accumulators.zeros(
@@ -121,7 +112,8 @@ def _half_sum(job: HalfJob, workers: Workers) -> HalfSum:
         n_fine = job.n_fine_orientation
         for g in job.geometries:
             if OrientationTable.nbytes(n_fine, g.samples.n_sample) <= budget:
-                tables[g.index] = OrientationTable.zeros(n_fine, g.samples.n_sample, g.samples.rows)
+                with suppress(MemoryError):  # images are inserted one by one then
+                    tables[g.index] = OrientationTable.zeros(n_fine, g.samples.n_sample, g.samples.rows)
     return HalfSum(
         accumulators=accumulators,
         r2_max=accumulators.r2_max * EDGE,

@@ -39,7 +39,7 @@ def map_of_planes(planes: np.ndarray, *, box_size: int, pad: int, data_dim: int,
         half = scipy.fft.ifft(full, axis=1, norm="forward", overwrite_x=True)[:, :box_size]
         map_[z] = scipy.fft.irfft(half, n=padded, axis=2, norm="forward")[:, :, :box_size]
 
-    run_slabs(transform, slabs(box_size, _SLAB_BYTES // (16 * padded * (keep + 1))), threads)
+    run_slabs(transform, slabs(box_size, _SLAB_BYTES // (16 * padded * (keep + 1))), threads, is_repeatable=True)
     _finish(map_, pad)
     return map_
 

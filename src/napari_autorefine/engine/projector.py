@@ -114,7 +114,9 @@ def make_reference(
         block[axis[:, None, None] ** 2 + outside[rows] > keep * keep] = 0
         data[first : first + 2 * keep + 1, rows.start + first : rows.stop + first, : keep + 1] = block
 
-    run_slabs(transform_rows, slabs(2 * keep + 1, _SLAB_BYTES // (16 * padded * (keep + 1))), threads)
+    run_slabs(
+        transform_rows, slabs(2 * keep + 1, _SLAB_BYTES // (16 * padded * (keep + 1))), threads, is_repeatable=True
+    )
     return PaddedReference(data=data, pad=pad, r_max=r_max, box_size=box_size)
 
 
@@ -136,5 +138,5 @@ def _in_plane_transform(
         half = scipy.fft.fft(half, n=padded, axis=1)[:, axis % padded]
         planes[z] = half * phase_y[:, None]
 
-    run_slabs(transform_planes, slabs(box_size, _SLAB_BYTES // (16 * padded * (keep + 1))), threads)
+    run_slabs(transform_planes, slabs(box_size, _SLAB_BYTES // (16 * padded * (keep + 1))), threads, is_repeatable=True)
     return planes

@@ -144,7 +144,7 @@ def symmetrize(acc: Accumulators, operators: np.ndarray, threads: int = 1) -> No
         def sum_planes(planes: slice) -> None:
             symmetrize_planes(acc.data, acc.weight, rotations, acc.r2_max, planes, data, weight)  # noqa: B023
 
-        run_slabs(sum_planes, slabs(len(weight), ceil(len(weight) / (8 * threads))), threads)
+        run_slabs(sum_planes, slabs(len(weight), ceil(len(weight) / (8 * threads))), threads, is_repeatable=True)
         acc.data, acc.weight = data, weight
 
 
@@ -355,5 +355,10 @@ def _invert_z(
         full[stored % padded] = block[-len(stored) :]
         planes[:, rows] = scipy.fft.ifft(full, axis=0, norm="forward", overwrite_x=True)[: acc.box_size]
 
-    run_slabs(divide_and_transform, slabs(2 * keep + 1, _SLAB_BYTES // (16 * padded * (keep + 1))), threads)
+    run_slabs(
+        divide_and_transform,
+        slabs(2 * keep + 1, _SLAB_BYTES // (16 * padded * (keep + 1))),
+        threads,
+        is_repeatable=True,
+    )
     return planes

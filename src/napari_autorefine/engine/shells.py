@@ -126,11 +126,35 @@ def slabs(n: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, n)) for start in range(0, n, size)]
 
 
-def run_slabs(work: Callable[[slice], None], pieces: list[slice], threads: int) -> None:
-    """Run ``work`` on every slab; slabs own what they write, so that the number of threads changes nothing."""
+def run_slabs(work: Callable[[slice], None], pieces: list[slice], threads: int, *, is_repeatable: bool = False) -> None:
+    """Run ``work`` on every slab; slabs own what they write, so that the number of threads changes nothing.
+
+    Parameters
+    ----------
+    work : does one slab
+    pieces : all slabs
+    threads : worker threads
+    is_repeatable : a slab may be done twice; those for which memory does not suffice are then done again one after the
+        other, in halves of halves
+    """
+    left: list[slice] = []
+
+    def attempt(piece: slice) -> None:
+        try:
+            work(piece)
+        except MemoryError:
+            if not is_repeatable or piece.stop - piece.start < 2:
+                raise
+            left.append(piece)
+
     if threads <= 1 or len(pieces) <= 1:
         for piece in pieces:
-            work(piece)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, pieces))
+            attempt(piece)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(attempt, pieces))
+    while left:
+        piece = left.pop()
+        middle = (piece.start + piece.stop) // 2
+        attempt(slice(piece.start, middle))
+        attempt(slice(middle, piece.stop))

@@ -161,7 +161,8 @@ class ParticleStack:
         return {header.path: state for header, state in zip(self._headers, self._states, strict=True)}
 
     def _sections(self, file: int, first: int, n: int) -> np.ndarray:
-        return as_float32(self._stored(file, first, n), self._headers[file])
+        stored = self._stored(file, first, n)
+        return stored if stored.dtype == np.float32 else as_float32(stored, self._headers[file])
 
     def _stored(self, file: int, first: int, n: int) -> np.ndarray:
         """Return n sections as stored: (n, n_y, n_x), or packed bytes of the rows in mode 101."""
