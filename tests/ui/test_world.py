@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -153,3 +154,25 @@ def test_the_view_is_fitted_to_a_map_while_micrographs_are_open(n_display: int) 
     world.fit_view(viewer, [map_layer])
     assert viewer.scene.camera.center == pytest.approx(wanted[0])
     assert viewer.scene.camera.zoom == pytest.approx(wanted[1])
+
+
+def test_sliders_of_hidden_series_are_out_of_sight(make_viewer: Callable[..., Any], qtbot: Any) -> None:
+    from napari_autorefine.ui.idle_sliders import _sliders
+
+    viewer = make_viewer(show=True)
+    series = viewer.add_image(np.zeros((5, 1, 8, 8)), **world.series_frame(("micrograph",), (8, 8), 2.0, centered=True))
+    world.prepare_viewer(viewer)
+    viewer.add_image(np.zeros((6, 6, 6)), **world.world_frame((6, 6, 6), 2.0))
+
+    def seen() -> set[int]:
+        return {one.axis for one in _sliders(viewer) if not one.isHidden()}
+
+    qtbot.waitUntil(lambda: seen() == {0, 1})
+    series.visible = False
+    qtbot.waitUntil(lambda: seen() == {1})
+    viewer.dims.ndisplay = 3
+    qtbot.waitUntil(lambda: seen() == set())
+    series.visible = True
+    qtbot.waitUntil(lambda: seen() == {0})
+    viewer.dims.ndisplay = 2
+    qtbot.waitUntil(lambda: seen() == {0, 1})

@@ -104,6 +104,10 @@ def prepare_viewer(viewer: ViewerModel | None) -> None:
     if viewer is None or viewer in _seen:
         return
     _seen.add(viewer)
+    if hasattr(viewer, "window"):
+        from napari_autorefine.ui.idle_sliders import hide_idle_sliders  # needs Qt
+
+        hide_idle_sliders(viewer)
     viewer.canvas.overlays.scale_bar.visible = True
     settings = read_settings()
     if not settings.match_chimerax or tuple(viewer.scene.camera.orientation) == CHIMERAX_ORIENTATION:
