@@ -48,10 +48,13 @@ class DaskCrew:
     client : dask.distributed.Client
     gpu : GPUs as asked for, see ``Contract``; None = CPU only
     patience_s : how long to wait when no process is left
+    n_wanted : processes of the client's own cluster, see ``Pool``
     """
 
-    def __init__(self, client: Any, *, gpu: GpuGroups | None = None, patience_s: float = 600.0) -> None:
-        self.pool = Pool(client, gpu=gpu)
+    def __init__(
+        self, client: Any, *, gpu: GpuGroups | None = None, patience_s: float = 600.0, n_wanted: int = 0
+    ) -> None:
+        self.pool = Pool(client, gpu=gpu, n_wanted=n_wanted)
         self._patience_s = patience_s
         self._setup: Setup | None = None
         self._home = np.empty(0, np.int64)

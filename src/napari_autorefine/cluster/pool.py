@@ -22,7 +22,7 @@ from napari_autorefine.engine.problem import ReadImages
 from napari_autorefine.errors import InputError
 from napari_autorefine.events import Message
 
-_REFRESH_S, _WAIT_S, _FETCH_S = 1.0, 0.25, 5.0
+_REFRESH_S, _WAIT_S, _FETCH_S, _GROW_S = 1.0, 0.25, 5.0, 10.0
 Task = tuple[str, Member, Any, Any]
 """Kind, who does it, half-set it belongs to, what else is to be remembered."""
 
@@ -37,11 +37,19 @@ class Pool:
     Attributes
     ----------
     members : processes that can be given work, in the order of joining
+
+    Parameters
+    ----------
+    client : dask.distributed.Client
+    gpu : devices as asked for; None = CPU only
+    n_wanted : processes of the client's own cluster, which are started again when they end; 0 = it has none
     """
 
-    def __init__(self, client: Any, *, gpu: GpuGroups | None) -> None:
+    def __init__(self, client: Any, *, gpu: GpuGroups | None, n_wanted: int = 0) -> None:
         self._client = client
         self._gpu = gpu
+        self._n_wanted = n_wanted
+        self._grown = time.monotonic()
         self._own = own_greeting()
         self._runs = tuple(f"{one}/" for one in client.run_on_scheduler(_client_lister()))
         self._greetings: dict[str, Greeting] = {}
@@ -79,6 +87,7 @@ class Pool:
                 f"The connection to the scheduler {self.address} is lost; see whether it still runs and go on with"
                 " --continue."
             ) from error
+        self._grow(len(present))
         gone = [member for member in self.members if member.address not in present]
         self.members = [member for member in self.members if member.address in present]
         for known in (self._greetings, self._refused):
@@ -116,7 +125,7 @@ class Pool:
     def readmit(self, member: Member) -> None:
         """Take a member whose process has forgotten its session for a new one."""
         self.members = [one for one in self.members if one is not member]
-        self._close(member)
+        self._close([member.address], member.contract.session)
         self._looked = float("-inf")
 
     def refuse(self, member: Member, reason: str) -> None:
@@ -194,14 +203,22 @@ class Pool:
         """Let all members stop after the block they are at, and forget the run."""
         self.drop_tasks()
         self._shared, self._values = {}, {}
-        for member in self.members:
-            self._close(member)
+        self._close([member.address for member in self.members], f"{self._client.id}/")
         self.members = []
 
-    def _close(self, member: Member) -> None:
+    def _grow(self, n_present: int) -> None:
+        """Start processes, or jobs, in place of those that have ended."""
+        if n_present < self._n_wanted and time.monotonic() - self._grown > _GROW_S:
+            self._grown = time.monotonic()
+            self._client.cluster.scale(self._n_wanted)
+
+    def _close(self, addresses: list[str], session: str) -> None:
+        """End sessions beside the tasks of their processes; of those that are still there."""
         try:
-            self._client.run(worker.close_session, member.contract.session, workers=[member.address])
-        except Exception as error:  # a process that is gone has forgotten the run, too
+            there = [address for address in addresses if address in self._client.nthreads()]
+            if there:
+                self._client.run(worker.close_sessions, session, workers=there, on_error="ignore")
+        except Exception as error:  # without its scheduler a process ends by itself
             if not _is_loss(error):
                 raise
 

@@ -150,7 +150,7 @@ def open_session(setup: Setup, contract: Contract, runs: tuple[str, ...]) -> str
     runs : beginnings of the names of sessions whose runs still exist; all others are forgotten
     """
     for session in [name for name in _SESSIONS if not name.startswith(runs) or name == contract.session]:
-        close_session(session)
+        close_sessions(session)
     error = why_unreadable(setup.problem.read_images, len(setup.half))
     if not error:
         _SESSIONS[contract.session] = Session(setup, contract)
@@ -188,16 +188,9 @@ def add_volumes(first: Accumulators, second: Accumulators) -> Accumulators:
     return added(first, second)
 
 
-def stop_session(session: str) -> None:
-    """Let a session's search end after the block it is at; called beside the tasks."""
-    found = _SESSIONS.get(session)
-    if found is not None:
-        found.is_stopped = True
-
-
-def close_session(session: str) -> None:
-    """Forget a session when its search has ended; called beside the tasks."""
-    found = _SESSIONS.pop(session, None)
-    if found is not None:
+def close_sessions(name: str) -> None:
+    """Stop and forget the sessions whose names begin so, once their search has ended; called beside the tasks."""
+    for session in [one for one in _SESSIONS if one.startswith(name)]:
+        found = _SESSIONS.pop(session)
         found.is_stopped = True
         threading.Thread(target=found.close, name="autorefine closing", daemon=True).start()

@@ -32,16 +32,16 @@ def crew_of(params: RefineClusterParams, gpu: GpuGroups | None) -> Iterator[Dask
     """
     if params.scheduler is not None:
         certificates = Certificates(ca=params.tls_ca, certificate=params.tls_cert, key=params.tls_key)
-        source, patience_s = connected(params.scheduler, certificates), _PATIENCE_S
+        source, patience_s, n_wanted = connected(params.scheduler, certificates), _PATIENCE_S, 0
     elif params.cluster is not None:
         description = read_description(params.cluster)
-        source = started(description)
+        source, n_wanted = started(description), description.n_workers
         patience_s = _QUEUE_PATIENCE_S if description.kind == "slurm" else _PATIENCE_S
     else:
         yield None
         return
     with source as client:
-        crew = DaskCrew(client, gpu=gpu, patience_s=patience_s)
+        crew = DaskCrew(client, gpu=gpu, patience_s=patience_s, n_wanted=n_wanted)
         try:
             yield crew
         finally:
