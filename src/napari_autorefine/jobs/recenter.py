@@ -19,14 +19,17 @@ from napari_autorefine.engine.registration import mask_offset
 from napari_autorefine.errors import InputError
 from napari_autorefine.events import Event, Finished, Message, Progress
 from napari_autorefine.io.columns import Columns
+from napari_autorefine.io.files import FileSet
 from napari_autorefine.io.names import search_folders
 from napari_autorefine.io.optics import complete_optics, optics_groups, renumber_optics
+from napari_autorefine.io.optimisation_set import write_optimisation_set
 from napari_autorefine.io.relion30 import upgrade_relion_3_0
 from napari_autorefine.io.star import StarFile, read_star, write_star
 from napari_autorefine.jobs.map_inputs import InputMap, check_cubic, check_mask, check_same_grid, read_map
 from napari_autorefine.jobs.output_lock import one_at_a_time
 from napari_autorefine.jobs.recenter_params import FOREIGN_OPTIONS, RecenterParams
-from napari_autorefine.jobs.record import check_free, output_of, write_record
+from napari_autorefine.jobs.recenter_set import SetBeside, particles_of_set, set_beside
+from napari_autorefine.jobs.record import check_free, check_not_input, output_of, write_record
 from napari_autorefine.model.geometry import euler_to_matrix
 from napari_autorefine.model.symmetry import point_group
 
@@ -53,9 +56,11 @@ def recenter(params: RecenterParams) -> Iterator[Event]:
         Whatever is wrong with files or parameters, before anything is written.
     """
     source: ParticleTable | None = None
+    beside: SetBeside | None = None
     if params.apply or not params.mask:
         params = _with_files(params)
         source = read_particle_table(params.particles)
+        beside = _new_set(source, params)
         yield from source.notes
     figures: dict[str, Any] = {}
     if params.mask:
@@ -65,10 +70,38 @@ def recenter(params: RecenterParams) -> Iterator[Event]:
         return
     yield from _notes(source, params)
     moved = source.moved(figures["offset_A"] if params.mask else _center_A(source, params))
-    write_star(params.output, moved.star.tables, version=moved.star.version, comments=moved.star.comments)
-    outputs = {"particles": params.output}
+    outputs = _written(moved, params.output, beside)
     write_record(Path(params.output).with_suffix(""), "recenter", params, outputs)
+    if beside is not None:
+        yield from beside.notes
     yield Finished(text=f"{len(source.table)} particles recentred.", outputs=outputs, figures=figures)
+
+
+def _new_set(source: ParticleTable, params: RecenterParams) -> SetBeside | None:
+    """Return the optimisation set that particles of tomograms get, None without one; check that its place is free."""
+    if not source.is_3d:
+        if params.optimisation_set:
+            raise InputError(
+                f"{params.particles} holds single particles, which have no optimisation set; leave out --ios."
+            )
+        return None
+    mask = params.mask if params.apply else ""
+    beside = set_beside(params.particles, params.output, given=params.optimisation_set, mask=mask)
+    if beside is not None:
+        check_free(beside.path, params.overwrite)
+        check_not_input(beside.path, (beside.files.path,))
+    return beside
+
+
+def _written(moved: ParticleTable, path: str, beside: SetBeside | None) -> dict[str, str]:
+    """Write particles and their set at once; return the files by kind."""
+    outputs = {"particles": path}
+    with FileSet() as files:
+        write_star(files.new(path), moved.star.tables, version=moved.star.version, comments=moved.star.comments)
+        if beside is not None:
+            write_optimisation_set(files.new(beside.path), beside.files)
+            outputs["optimisation_set"] = beside.path
+    return outputs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,10 +218,11 @@ def _are_3d(star: StarFile) -> bool:
 
 def _with_files(params: RecenterParams) -> RecenterParams:
     """Return parameters with files in place of folders; check that the output is free and not the input."""
-    source = output_of(params.particles, "particles")
+    of_set = "" if params.particles else particles_of_set(params.optimisation_set)
+    source = of_set or output_of(params.particles, "particles")
     target = params.output
     if Path(target).is_dir() or target.endswith(("/", os.sep)):
-        if Path(params.particles).is_dir() and source.endswith(_ENDING):
+        if params.particles and Path(params.particles).is_dir() and source.endswith(_ENDING):
             raise InputError(
                 f"{params.particles} already holds recentred particles, {source}; name the file to be recentred."
             )

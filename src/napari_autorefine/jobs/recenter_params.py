@@ -24,6 +24,17 @@ class RecenterParams(JobParams):
             file_kind="read",
         ),
     ] = ""
+    optimisation_set: Annotated[
+        str,
+        Param(
+            "Optimisation set",
+            "For particles of tomograms: names them, unless they are given; a new set is written beside the new file."
+            " When it is empty the set is looked for beside the particles.",
+            INPUT,
+            flags=("ios",),
+            file_kind="read",
+        ),
+    ] = ""
     output: Annotated[
         str,
         Param(
@@ -82,7 +93,7 @@ class RecenterParams(JobParams):
     def _none_if_off(cls, value: float | None) -> float | None:
         return None if value is None or value <= 0 else value
 
-    @field_validator("mask", "map", mode="after")
+    @field_validator("mask", "map", "optimisation_set", mode="after")
     @classmethod
     def _empty_if_none(cls, value: str) -> str:
         return "" if value == "None" else value
@@ -108,7 +119,7 @@ class RecenterParams(JobParams):
             raise ValueError("--apply goes with --on_mask and --map")
         if not self.mask and not has_center:
             raise ValueError("give --center_X, --center_Y or --center_Z, or --on_mask and --map, or nothing is to do")
-        if (not self.mask or self.apply) and not (self.particles and self.output):
+        if (not self.mask or self.apply) and not ((self.particles or self.optimisation_set) and self.output):
             raise ValueError("--i and --o are needed to recentre particles")
         return self
 
