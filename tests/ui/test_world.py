@@ -27,14 +27,6 @@ def test_maps_of_any_box_and_voxel_size_overlay() -> None:
     np.testing.assert_allclose(coarse.data_to_world((9, 8, 8)), fine.data_to_world((24, 20, 20)))
 
 
-def test_pixel_and_world_are_inverse() -> None:
-    points = np.random.default_rng(1).uniform(0, 30, (5, 3))
-    there = world.pixel_to_world(points, (32, 33, 34), 2.5)
-    np.testing.assert_allclose(world.world_to_pixel(there, (32, 33, 34), 2.5), points)
-    layer = Image(np.zeros((32, 33, 34)), **world.world_frame((32, 33, 34), 2.5))
-    np.testing.assert_allclose(layer.data_to_world(points[0]), there[0])
-
-
 def test_voxel_size_is_read_from_a_layer_in_any_unit() -> None:
     assert world.voxel_size_A_of(Image(np.zeros((4, 4, 4)), **world.world_frame((4, 4, 4), 2.5))) == (2.5,) * 3
     in_nm = Image(np.zeros((4, 4)), scale=(0.1, 0.1), units=("nm", "nm"))

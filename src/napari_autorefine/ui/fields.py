@@ -46,7 +46,6 @@ class Field:
         self.row = QWidget()
         self._message = small_label(RED)
         self._hint = small_label(GREY)
-        self._outside = ""
         layout = QVBoxLayout(self.row)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(2)
@@ -101,12 +100,7 @@ class Field:
             self.read()
         except BadValue as error:
             return str(error)
-        return self._outside
-
-    def complain(self, text: str) -> None:
-        """Show what others found wrong with the value; nothing takes it back."""
-        self._outside = text
-        self.show_problem()
+        return ""
 
     def hint(self, text: str) -> None:
         """Show what the value comes to."""
@@ -117,7 +111,6 @@ class Field:
         say(self._message, self.problem)
 
     def _on_change(self, *_: object) -> None:
-        self._outside = ""
         self.show_problem()
         self.changed.emit()
 

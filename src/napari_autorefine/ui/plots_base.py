@@ -29,7 +29,6 @@ class Look:
         colors = get_theme(theme)
         self.paper = QColor(colors.background.as_hex())
         self.ink = QColor(colors.text.as_hex())
-        self.is_dark = self.paper.lightness() < 128
         self.muted = _mixed(self.ink, self.paper, 0.55)
         self.grid = _mixed(self.ink, self.paper, 0.15)
 

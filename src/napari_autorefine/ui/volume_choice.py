@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Image
@@ -21,7 +21,6 @@ from napari_autorefine.ui.world import voxel_size_A_of
 if TYPE_CHECKING:
     from napari.components import LayerList, ViewerModel
 
-Want = Literal["map", "mask"]
 
 _MASK = re.compile(r"mask(?!ed)", re.IGNORECASE)
 _SAME_PIXEL = 1e-3

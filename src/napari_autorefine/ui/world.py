@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 import numpy as np
-import numpy.typing as npt
 
 from napari_autorefine.ui.notices import show_info
 from napari_autorefine.ui.settings import orientation_was_told, read_settings
@@ -70,16 +69,6 @@ def series_frame(names: Sequence[str], shape: Sequence[int], pixel_size_A: float
         "units": (*(NO_UNIT for _ in names), UNIT, UNIT, UNIT),
         "axis_labels": (*names, "z", "y", "x"),
     }
-
-
-def pixel_to_world(pixel: npt.ArrayLike, shape: Sequence[int], voxel_size_A: float) -> np.ndarray:
-    """World positions (..., n_axis) in angstrom of voxel positions, both in the order of ``shape``."""
-    return (np.asarray(pixel, np.float64) - np.asarray(shape) // 2) * voxel_size_A
-
-
-def world_to_pixel(world_A: npt.ArrayLike, shape: Sequence[int], voxel_size_A: float) -> np.ndarray:
-    """Voxel positions (..., n_axis) of world positions in angstrom, both in the order of ``shape``."""
-    return np.asarray(world_A, np.float64) / voxel_size_A + np.asarray(shape) // 2
 
 
 def voxel_size_A_of(layer: Layer) -> tuple[float, ...]:
