@@ -19,6 +19,7 @@ from napari_autorefine.errors import InputError
 from napari_autorefine.events import Event, Finished, Message, Progress
 from napari_autorefine.io.runs import RunFolder, SavedRun
 from napari_autorefine.io.screening import Screening, check_images
+from napari_autorefine.jobs.compilation import compilation_notes
 from napari_autorefine.jobs.continuing import resumed, saved_state, usable_state
 from napari_autorefine.jobs.crew_source import crew_of, gpu_groups, not_used
 from napari_autorefine.jobs.image_source import ImageSource, memory_notes, open_images
@@ -63,6 +64,7 @@ def refine(params: RefineParams) -> Iterator[Event]:
         RunFolder(params.output).prepare()
         check_space(inputs, params.output)
         yield from (*messages(inputs), *notes, *memory_notes(inputs.stack, params))
+        yield from compilation_notes(options.devices)
         good, screening = yield from _screened(inputs, params, is_new=saved is None)
         images = open_images(inputs.particles, inputs.stack, params, resources)
         problem = make_problem(inputs, good, images, params)
