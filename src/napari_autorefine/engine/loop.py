@@ -288,7 +288,8 @@ def _with_perturbation(setup: Setup, state: RefinementState, plan: IterationPlan
 def _accuracy(
     setup: Setup, state: RefinementState, plan: IterationPlan, source: BlockSource, workers: Workers
 ) -> MeasuredAccuracy:
-    groups = StepGeometry.of(setup, state.sampling, plan, make_orientation_grid(0, setup.group)).groups
+    still = replace(state.sampling, offset_range_A=0.0)  # no offsets are searched
+    groups = StepGeometry.of(setup, still, plan, make_orientation_grid(0, setup.group)).groups
     context = half_context(setup, state.halves[0], 1, plan, groups, setup.options.threads)
     return expected_accuracy(setup, source, context, groups, workers)
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numba import njit
 
 from napari_autorefine.engine.samples import FourierSamples
 from napari_autorefine.xp import array_module, beside
@@ -162,15 +163,37 @@ def phase_ramps(samples: FourierSamples, shifts_px: np.ndarray, part: slice) -> 
 
 def separable_ramps(samples: FourierSamples, shifts_px: np.ndarray, part: slice, like: Any) -> Any:
     """Phase ramps as products of those along the axes: fast, and made where ``like`` is; see ``phase_ramps``."""
-    result = None
+    indices, tables = [], []
     for axis, index in enumerate((samples.x, samples.y, samples.z)[: samples.dim]):
         own = index[part]
         first, last = int(own.min()), int(own.max())
         turns = np.multiply.outer(shifts_px[:, axis], np.arange(first, last + 1))
-        along = beside(np.exp((-2j * np.pi / samples.box_size) * turns).astype(np.complex64), like)
-        factor = array_module(along).take(along, beside(own - first, along), axis=1)
-        result = factor if result is None else result * factor
-    return result
+        indices.append(own - first)
+        tables.append(np.exp((-2j * np.pi / samples.box_size) * turns).astype(np.complex64))
+    if array_module(like) is np:
+        ramps: np.ndarray = _products(tables[0], indices[0], tables[1], indices[1])
+        return ramps if samples.dim == 2 else _multiplied(ramps, tables[2], indices[2])
+    xp = array_module(like)
+    factors = [xp.take(beside(t, like), beside(i, like), axis=1) for t, i in zip(tables, indices, strict=True)]
+    return factors[0] * factors[1] if samples.dim == 2 else factors[0] * factors[1] * factors[2]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _products(first, first_index, second, second_index):  # type: ignore[no-untyped-def]
+    """Return ``first[:, first_index] * second[:, second_index]``."""
+    out = np.empty((first.shape[0], first_index.shape[0]), dtype=np.complex64)
+    for row in range(first.shape[0]):
+        for k in range(first_index.shape[0]):
+            out[row, k] = first[row, first_index[k]] * second[row, second_index[k]]
+    return out
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _multiplied(values, table, index):  # type: ignore[no-untyped-def]
+    for row in range(values.shape[0]):
+        for k in range(values.shape[1]):
+            values[row, k] *= table[row, index[k]]
+    return values
 
 
 def shift_basis(samples: FourierSamples, shifts_px: np.ndarray, part: slice) -> ShiftBasis:
