@@ -85,7 +85,7 @@ def test_the_set_of_the_end_starts_the_next_refinement(
     assert [last["map1"], last["map2"]] == [f"{prefix}_half{half}_class001_unfil.mrc" for half in (1, 2)]
     words = ["--o", str(tmp_path / "run"), "--ios", str(prefix.parent), "--no_firstiter_cc", "--ini_high", "25"]
     words += ["--healpix_order", "2", "--auto_local_healpix_order", "2", "--auto_iter_max", "1", "--cpu"]
-    assert main(["refine", *words, "--particle_diameter", "110", "--j", "2"]) == 0
+    assert main(["refine", *words, "--particle_diameter", "110", "--j", "2", "--random_seed", "1"]) == 0
     assert f"from the optimisation set: {prefix}_half1_class001_unfil.mrc" in capsys.readouterr().out
     before, after = read_particles(f"{prefix}_data.star"), read_particles(tmp_path / "run_it001_data.star")
     np.testing.assert_array_equal(before.half, after.half)
