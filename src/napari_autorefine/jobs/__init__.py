@@ -116,6 +116,7 @@ JOBS: dict[str, Job] = {
         ),
         Job(name="report", title="One page on a job", params_class="ReportParams", positional="folder"),
         Job(name="info", title="Describe MRC and STAR files", params_class="InfoParams", positional="files"),
+        Job(name="doctor", title="Check this machine: versions, speed, memory, discs", params_class="DoctorParams"),
         Job(name="demo", title="From simulated micrographs to a map and its report", params_class="DemoParams"),
         Job(name="demo_sta", title="From simulated tilt series to a map and its report", params_class="DemoStaParams"),
     )
