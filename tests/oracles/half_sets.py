@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import product
 
 import numpy as np
-from oracles import imaging, phantoms, posterior
+from oracles import imaging, phantoms, posterior, tomo_sets
 
 from napari_autorefine.engine.context import SearchGrid
 from napari_autorefine.engine.grids import local_neighborhoods, make_orientation_grid
@@ -19,10 +20,12 @@ from napari_autorefine.engine.state import HalfModel, Poses, Sampling
 from napari_autorefine.engine.sums import HalfStatistics, PoseTable
 from napari_autorefine.engine.workers import Workers
 from napari_autorefine.model.optics import OpticsGroup
-from napari_autorefine.model.particles import Particles
+from napari_autorefine.model.particles import Form, Particles
 
 BOX, VOXEL_A, DIAMETER_A = 16, 5.0, 56.0
+STEP_DEG, STEP_A = 60.0, 6.0
 N_SHELL = BOX // 2 + 1
+SIGMA2 = {"image": 1 / 300, "volume": 1 / 250000, "tilt_stack": 1 / 60}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +44,16 @@ class Case:
     memory_bytes: int = 4 << 30
     devices: tuple[int, ...] = ()
     n_particle: int = 8
+    form: Form = "image"
+    files: tomo_sets.Files = field(default_factory=tomo_sets.Files)
+    zero_mask: bool = True
+    healpix_order: int = 0
+    sigma_tilt_deg: float = -1.0
+
+    @property
+    def offset_dim(self) -> int:
+        """Coordinates of an offset."""
+        return 2 if self.form == "image" else 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +86,7 @@ def tiny_particles(case: Case, n: int = 8) -> Particles:
     """Two optics groups, three scale groups, old origins, norms, astigmatism, phase shifts, B-factors."""
     rng = np.random.default_rng(8)
     found = phantoms.particles(_optics(case), np.arange(n) // 2 % 2)
-    return replace(
+    found = replace(
         found,
         group_name=np.array([f"m{i % 3}" for i in range(n)], dtype=object),
         euler_deg=rng.uniform([-180, 10, -180], [180, 170, 180], (n, 3)),
@@ -84,6 +97,9 @@ def tiny_particles(case: Case, n: int = 8) -> Particles:
         norm_correction=rng.uniform(0.8, 1.2, n),
         origin_prior_A=rng.normal(0, 3.0, (n, 2)) if case.has_prior else None,
     )
+    if case.form == "image":
+        return found
+    return tomo_sets.with_subtomograms(found, case.form, has_prior=case.has_prior)
 
 
 def tiny_images(particles: Particles, gain: float) -> list[np.ndarray]:
@@ -100,7 +116,34 @@ def tiny_images(particles: Particles, gain: float) -> list[np.ndarray]:
     return images
 
 
-def tiny_model(n_direction: int) -> HalfModel:
+def tiny_problem(case: Case) -> tuple[RefinementProblem, list[np.ndarray]]:
+    """A refinement's data, and the images one by one."""
+    particles, data = tiny_particles(case, case.n_particle), None
+    if case.form == "image":
+        images = tiny_images(particles, case.image_gain)
+    else:
+        rng, data = np.random.default_rng(9), tomo_sets.data_of(particles, case.files)
+        for_one = {
+            "volume": lambda i: tomo_sets.volume(particles, i, data, case.files, rng),
+            "tilt_stack": lambda i: tomo_sets.tilt_stack(particles, i, data, rng),
+        }[case.form]
+        images = [for_one(i).astype(np.float32) for i in range(case.n_particle)]
+
+    def read(index: np.ndarray) -> np.ndarray | list[np.ndarray]:
+        own = [images[i] for i in index]
+        return own if case.form == "tilt_stack" else np.stack(own)
+
+    problem = RefinementProblem(
+        particles=particles,
+        read_images=read,
+        reference=phantoms.ASYMMETRIC.map(BOX, VOXEL_A),
+        voxel_size_A=VOXEL_A,
+        tomogram_data=data,
+    )
+    return problem, images
+
+
+def tiny_model(n_direction: int, form: Form = "image") -> HalfModel:
     """Spectra, scales and priors drawn at random, the reference a blurred phantom."""
     rng = np.random.default_rng(10)
     pdf = rng.uniform(0.5, 1.5, n_direction)
@@ -111,7 +154,7 @@ def tiny_model(n_direction: int) -> HalfModel:
         ssnr=np.where(np.arange(N_SHELL) < 5, 4.0, 2.0),
         sigma2_map=zeros,
         completeness=zeros,
-        sigma2_noise=rng.uniform(0.5, 1.5, (2, N_SHELL)) / 300,
+        sigma2_noise=rng.uniform(0.5, 1.5, (2, N_SHELL)) * SIGMA2[form],
         scale=np.array([0.8, 1.0, 1.3]),
         norm_average=1.1,
         sigma_offset_A=7.0,
@@ -136,20 +179,16 @@ def run(case: Case) -> Found:
         norm=not case.is_plain,
         memory_bytes=case.memory_bytes,
         devices=case.devices,
+        zero_mask=case.zero_mask,
+        sigma_tilt_deg=case.sigma_tilt_deg,
     )
-    particles = tiny_particles(case, case.n_particle)
-    images = tiny_images(particles, case.image_gain)
-    problem = RefinementProblem(
-        particles=particles,
-        read_images=lambda index: np.stack([images[i] for i in index]),
-        reference=phantoms.ASYMMETRIC.map(BOX, VOXEL_A),
-        voxel_size_A=VOXEL_A,
-    )
+    problem, images = tiny_problem(case)
     setup = prepare_setup(problem, options)
-    orientations = make_orientation_grid(0, setup.group)
+    orientations = make_orientation_grid(case.healpix_order, setup.group)
     sampling = Sampling(
-        symmetry="D2", healpix_order=0, psi_step_deg=60.0, offset_range_A=6.0, offset_step_A=6.0,
-        perturbation=0.27, is_local=case.is_local, sigma_angle_deg=25.0,
+        symmetry="D2", healpix_order=case.healpix_order, psi_step_deg=STEP_DEG / 2**case.healpix_order,
+        offset_range_A=STEP_A, offset_step_A=STEP_A, perturbation=0.27, is_local=case.is_local, sigma_angle_deg=25.0,
+        is_3d_translation=setup.is_of_tomograms,
     )  # fmt: skip
     plan = IterationPlan(
         iteration=1, is_cc=case.is_cc, is_final=False, current_size=13, sizes=((case.screen_size, 8, 12),) * 2
@@ -159,17 +198,11 @@ def run(case: Case) -> Found:
     poses = initial_poses(setup)
     job = HalfJob(
         setup=setup,
-        source=BlockSource(
-            particles=particles,
-            poses=poses,
-            read_images=problem.read_images,
-            options=options,
-            scale_group=setup.scale_group,
-        ),
+        source=BlockSource.of(setup, poses),
         plan=plan,
         grid=grid,
         geometries=geometries,
-        context=half_context(setup, tiny_model(orientations.n_dir), 1, plan, geometries, 1),
+        context=half_context(setup, tiny_model(orientations.n_dir, case.form), 1, plan, geometries, 1),
         is_local=case.is_local,
         sigma_angle_deg=sampling.sigma_angle_deg,
     )
@@ -208,44 +241,57 @@ def oracle_model(found: Found) -> posterior.Model:
     )
 
 
-def _rotations(euler_deg: np.ndarray, perturbation: float) -> np.ndarray:
-    turn = imaging.rotation(np.full(3, 60.0 * perturbation))
+def _rotations(found: Found, euler_deg: np.ndarray) -> np.ndarray:
+    grid = found.job.grid
+    turn = imaging.rotation(np.full(3, grid.orientations.step_deg * grid.perturbation))
     return np.array([imaging.rotation(e) @ turn for e in euler_deg.reshape(-1, 3)])
 
 
 def candidates(found: Found, i: int) -> posterior.Candidates:
     """All fine orientations and shifts of particle ``i``: children of the grid, or of its neighborhood."""
-    job, orientations = found.job, found.job.grid.orientations
+    job, orientations, dim = found.job, found.job.grid.orientations, found.case.offset_dim
+    dir_idx, psi_idx = np.divmod(np.arange(orientations.n_orientation), orientations.n_psi)
     if job.is_local:
         near = local_neighborhoods(orientations, found.setup.problem.particles.euler_deg[[i]], job.sigma_angle_deg)
         dir_idx, psi_idx, log_prior = near.dir_idx, near.psi_idx, near.log_prior
+    elif found.case.sigma_tilt_deg > 0:
+        weight = tilt_prior(found, i)[dir_idx]
+        dir_idx, psi_idx, log_prior = dir_idx[weight > 0], psi_idx[weight > 0], np.log(weight[weight > 0])
     else:
-        dir_idx, psi_idx = np.divmod(np.arange(orientations.n_orientation), orientations.n_psi)
         log_prior = np.log(tiny_model(orientations.n_dir).pdf_direction)[dir_idx]
-    rotations = _rotations(orientations.child_eulers(dir_idx, psi_idx), job.grid.perturbation)
-    coarse_A = np.array([(x, y) for y in (-6.0, 0, 6) for x in (-6.0, 0, 6) if np.hypot(x, y) < 6.5])
-    quarter = np.array([(x, y) for y in (-1.5, 1.5) for x in (-1.5, 1.5)])
-    fine_A = coarse_A[:, None] + quarter + job.grid.perturbation * 6.0
+    coarse_A = np.array([p[::-1] for p in product((-STEP_A, 0, STEP_A), repeat=dim) if np.linalg.norm(p) < 6.5])
+    part = np.array([p[::-1] for p in product((-STEP_A / 4, STEP_A / 4), repeat=dim)])
+    fine_A = coarse_A[:, None] + part + job.grid.perturbation * STEP_A
     return posterior.Candidates(
-        rotations=rotations,
+        rotations=_rotations(found, orientations.child_eulers(dir_idx, psi_idx)),
         directions=np.repeat(dir_idx, 8),
         log_prior=np.repeat(log_prior, 8),
-        shifts_A=fine_A.reshape(-1, 2),
-        prior_shifts_A=np.repeat(coarse_A, 4, axis=0),
+        shifts_A=fine_A.reshape(-1, dim),
+        prior_shifts_A=np.repeat(coarse_A, 2**dim, axis=0),
     )
+
+
+def tilt_prior(found: Found, i: int) -> np.ndarray:
+    """Weight (n_dir,) of every direction by the tilt of that of its mates which is nearest to the particle's; the nearest if none is."""
+    orientations, sigma = found.job.grid.orientations, found.case.sigma_tilt_deg
+    tilts = np.degrees(np.arccos(np.clip(orientations.vectors @ orientations.group.operators[:, :, 2].T, -1, 1)))
+    distance = np.abs(tilts - found.setup.problem.particles.euler_deg[i, 1]).min(axis=1)
+    nearest = distance.min()
+    weight = np.exp((nearest**2 - distance**2) / (2 * sigma**2)) * (distance <= max(3 * sigma, nearest))
+    return weight / weight.sum()
 
 
 def winner(found: Found, seen: posterior.View, projections: np.ndarray, options: posterior.Candidates) -> np.ndarray:
     """Weights of a correlation iteration: best coarse pair, then the best of its children."""
-    job, model = found.job, oracle_model(found)
+    job, model, n_child = found.job, oracle_model(found), 2**found.case.offset_dim
     orientations = job.grid.orientations
     dir_idx, psi_idx = np.divmod(np.arange(orientations.n_orientation), orientations.n_psi)
-    rotations = _rotations(orientations.coarse_eulers(dir_idx, psi_idx), job.grid.perturbation)
-    trial_A = options.prior_shifts_A[::4] + job.grid.perturbation * 6.0
+    rotations = _rotations(found, orientations.coarse_eulers(dir_idx, psi_idx))
+    trial_A = options.prior_shifts_A[::n_child] + job.grid.perturbation * STEP_A
     coarse = posterior.correlation(seen, posterior.slices_of(seen, model, rotations), trial_A, 8)
     o, t = divmod(int(coarse.argmax()), coarse.shape[1])
     fine = np.full((len(projections), len(options.shifts_A)), -np.inf)
-    rows, columns = slice(8 * o, 8 * o + 8), slice(4 * t, 4 * t + 4)
+    rows, columns = slice(8 * o, 8 * o + 8), slice(n_child * t, n_child * (t + 1))
     fine[rows, columns] = posterior.correlation(seen, projections[rows], options.shifts_A[columns], 12)
     weights = np.zeros_like(fine)
     weights.reshape(-1)[fine.argmax()] = 1.0
@@ -255,11 +301,11 @@ def winner(found: Found, seen: posterior.View, projections: np.ndarray, options:
 def outcome(found: Found, i: int) -> tuple[posterior.View, posterior.Candidates, posterior.Outcome]:
     """What the oracle makes of particle ``i``."""
     particles, model = found.setup.problem.particles, oracle_model(found)
-    seen = posterior.view(found.images[i], particles, i, model, 12)
+    seen = posterior.view(found.images[i], particles, i, model, 12, found.setup.problem.tomogram_data)
     options = candidates(found, i)
     projections = posterior.slices_of(seen, model, options.rotations)
     scale = float(model.scale[found.setup.scale_group[i]])
-    prior_A = np.zeros(2) if particles.origin_prior_A is None else particles.origin_prior_A[i]
+    prior_A = np.zeros(found.case.offset_dim) if particles.origin_prior_A is None else particles.origin_prior_A[i]
     if found.case.is_cc:
         weights, log_evidence = winner(found, seen, projections, options), 0.0
     else:

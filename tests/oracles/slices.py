@@ -1,4 +1,4 @@
-"""Slices of a Fourier volume, one point and one voxel at a time in float64, and the cases they are tried on."""
+"""Slices of a Fourier volume in float64, and the cases they are tried on."""
 
 from __future__ import annotations
 
@@ -42,15 +42,16 @@ def complex_noise(rng: np.random.Generator, *shape: int) -> np.ndarray:
     return (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(np.complex64)
 
 
-def corners(point: np.ndarray, radius: int) -> tuple[bool, list[tuple[tuple[int, int, int], float]]]:
-    """Whether ``point`` (x, y, z) is conjugated to x >= 0, and the eight voxels around it with their shares."""
-    is_conjugated = bool(point[0] < 0)
-    x, y, z = -point if is_conjugated else point
-    low = math.floor(x), math.floor(y), math.floor(z)
+def corners(points: np.ndarray, radius: int) -> tuple[np.ndarray, list[tuple[tuple[np.ndarray, ...], np.ndarray]]]:
+    """Which ``points`` (n, 3), order x y z, are conjugated to x >= 0, and the eight voxels around each with their shares."""
+    is_conjugated = points[:, 0] < 0
+    points = np.where(is_conjugated[:, None], -points, points)
+    low = np.floor(points).astype(np.int64)
     found = []
-    for dx, dy, dz in itertools.product((0, 1), repeat=3):
-        share = (1 - abs(x - low[0] - dx)) * (1 - abs(y - low[1] - dy)) * (1 - abs(z - low[2] - dz))
-        found.append(((low[2] + dz + radius, low[1] + dy + radius, low[0] + dx), share))
+    for step in itertools.product((0, 1), repeat=3):
+        share = np.prod(1 - np.abs(points - low - step), axis=1)
+        x, y, z = (low + step).T
+        found.append(((z + radius, y + radius, x), share))
     return is_conjugated, found
 
 
@@ -58,12 +59,12 @@ def project(volume: np.ndarray, matrices: np.ndarray, samples: np.ndarray, r2_ma
     """Slices (n_rot, n_sample) complex128."""
     radius = (volume.shape[0] - 1) // 2
     slices = np.zeros((len(matrices), len(samples)), dtype=np.complex128)
-    for o, k in np.ndindex(slices.shape):
-        point = matrices[o].astype(np.float64) @ samples[k]
-        if point @ point <= r2_max:
-            is_conjugated, found = corners(point, radius)
-            value = sum(share * complex(volume[voxel]) for voxel, share in found)
-            slices[o, k] = np.conj(value) if is_conjugated else value
+    for o, matrix in enumerate(matrices.astype(np.float64)):
+        points = samples @ matrix.T
+        inside = (points**2).sum(axis=1) <= r2_max
+        is_conjugated, found = corners(points[inside], radius)
+        value = sum(share * volume[voxel] for voxel, share in found)
+        slices[o, inside] = np.where(is_conjugated, np.conj(value), value)
     return slices
 
 
@@ -77,12 +78,13 @@ def backproject(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sums of ``values`` and ``weights``, both (n_rot, n_sample), over the voxels of ``shape``; sample 0 left out."""
     data, weight = np.zeros(shape, dtype=np.complex128), np.zeros(shape)
-    for o, k in np.ndindex(values.shape):
-        point = matrices[o].astype(np.float64) @ samples[k]
-        if k > 0 and point @ point <= r2_max:
-            is_conjugated, found = corners(point, (shape[0] - 1) // 2)
-            value = np.conj(values[o, k]) if is_conjugated else values[o, k]
-            for voxel, share in found:
-                data[voxel] += share * value
-                weight[voxel] += share * weights[o, k]
+    for o, matrix in enumerate(matrices.astype(np.float64)):
+        points = samples @ matrix.T
+        inside = (points**2).sum(axis=1) <= r2_max
+        inside[0] = False
+        is_conjugated, found = corners(points[inside], (shape[0] - 1) // 2)
+        value = np.where(is_conjugated, np.conj(values[o, inside]), values[o, inside])
+        for voxel, share in found:
+            np.add.at(data, voxel, share * value)
+            np.add.at(weight, voxel, share * weights[o, inside])
     return data, weight

@@ -122,7 +122,7 @@ def tilt_limited(grid: OrientationGrid, tilt_deg: float, sigma_deg: float) -> tu
     chosen = np.flatnonzero(distance <= N_SIGMA * sigma_deg)
     if len(chosen) == 0:
         chosen = np.array([int(distance.argmin())])
-    log_weight = -0.5 * ((distance[chosen] - distance[chosen].min()) / sigma_deg) ** 2
+    log_weight = -0.5 * (distance[chosen] ** 2 - distance[chosen].min() ** 2) / sigma_deg**2
     return chosen, log_weight - np.log(np.exp(log_weight).sum())
 
 

@@ -155,6 +155,8 @@ def _prepared(
     gain, weight = contrast, contrast * contrast
     if geometry.optics.is_premultiplied:
         gain, weight = searched * array_module(contrast).ones_like(contrast), contrast * searched
+    elif transfer.precision is not None:
+        gain, weight = gain * transfer.precision, weight * transfer.precision
     return PreparedImages(
         masked=samples,
         unmasked=moved_samples,
