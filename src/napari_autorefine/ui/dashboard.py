@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -374,8 +375,9 @@ class Dashboard(QWidget):
 
 def _let_go(worker: LatestWorker, follower: RunFollower, maps: LiveMaps, *_: object) -> None:
     """End the thread and leave nothing connected; the job goes on, the layers stay."""
-    follower.leave()
-    maps.close()
+    with suppress(RuntimeError):  # at the very end Qt may be gone before this
+        follower.leave()
+        maps.close()
     worker.stop()
 
 

@@ -48,7 +48,7 @@ def file_facts(path: Path, kind: Kind | None = None) -> Facts:
             return _star_facts(path)
         return _map_facts(path)
     except InputError as error:
-        return Facts(text=_shortened(str(error), path), is_problem=True)
+        return Facts(text=shortened_to_path(str(error), path), is_problem=True)
 
 
 def needed_facts(path: Path, kind: Kind | None) -> Facts:
@@ -88,7 +88,7 @@ def place_facts(path: Path, *, is_folder: bool, tell_space: bool = False) -> Fac
     return Facts(text=f"{free / 1e9:.0f} GB free" if tell_space else "")
 
 
-def _shortened(text: str, path: Path) -> str:
+def shortened_to_path(text: str, path: Path) -> str:
     """Return a sentence without the path, which stands in the field already."""
     text = text.replace(str(path), "This").split("; check the name and the folder")[0]
     text = text.replace("This, line ", "Line ").replace("Folder This ", "This folder ")
@@ -101,7 +101,7 @@ def _map_facts(path: Path) -> Facts:
     pixel = float(header.voxel_size_A[0])
     size = f", {pixel:.4g} Å/px" if pixel > 0 else ", no pixel size"
     if is_stack_name(path):
-        return Facts(text=f"{_counted(n_z, 'image')} of {n_x} × {n_y} px{size}", box_px=n_x, pixel_A=pixel or None)
+        return Facts(text=f"{counted(n_z, 'image')} of {n_x} × {n_y} px{size}", box_px=n_x, pixel_A=pixel or None)
     shape = f"{n_x} px" if n_x == n_y == n_z else f"{n_x} × {n_y} × {n_z} px"
     return Facts(text=f"Map, {shape}{size}", box_px=n_x, pixel_A=pixel or None)
 
@@ -112,7 +112,7 @@ def _star_facts(path: Path) -> Facts:
         with open(path, "rb") as file:
             n_line = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 22), b""))
         optics = _optics_in_head(path)
-        pixel, box = _first(_PIXEL, optics), _first(("rlnImageSize",), optics)
+        pixel, box = first_number(_PIXEL, optics), first_number(("rlnImageSize",), optics)
         size = (f", {box:.0f} px" if box else "") + (f", {pixel:.4g} Å/px" if pixel else "")
         text = f"Large STAR file, about {n_line:,} rows".replace(",", " ") + size
         return Facts(text=text, box_px=None if box is None else round(box), pixel_A=pixel)
@@ -147,11 +147,11 @@ def _optics_in_head(path: Path) -> pd.DataFrame | None:
 
 
 def _particle_facts(table: pd.DataFrame, optics: pd.DataFrame | None) -> Facts:
-    pixel, box = _first(_PIXEL, optics, table), _first(("rlnImageSize",), optics, table)
-    parts = [_counted(len(table), "particle")]
+    pixel, box = first_number(_PIXEL, optics, table), first_number(("rlnImageSize",), optics, table)
+    parts = [counted(len(table), "particle")]
     for label, what in (("rlnMicrographName", "micrograph"), ("rlnTomoName", "tomogram")):
         if label in table:
-            parts.append(_counted(table[label].nunique(), what))
+            parts.append(counted(table[label].nunique(), what))
     if box:
         parts.append(f"{box:.0f} px")
     if pixel:
@@ -160,8 +160,8 @@ def _particle_facts(table: pd.DataFrame, optics: pd.DataFrame | None) -> Facts:
 
 
 def _micrograph_facts(table: pd.DataFrame, optics: pd.DataFrame | None) -> Facts:
-    pixel, voltage = _first(_PIXEL[::-1], optics, table), _first(("rlnVoltage",), optics, table)
-    parts = [_counted(table["rlnMicrographName"].nunique(), "micrograph")]
+    pixel, voltage = first_number(_PIXEL[::-1], optics, table), first_number(("rlnVoltage",), optics, table)
+    parts = [counted(table["rlnMicrographName"].nunique(), "micrograph")]
     if pixel:
         parts.append(f"{pixel:.4g} Å/px")
     if voltage:
@@ -180,7 +180,8 @@ def _other_facts(star: StarFile) -> Facts:
     return Facts(text=f"STAR file with {names}")
 
 
-def _first(labels: tuple[str, ...], *tables: pd.DataFrame | None) -> float | None:
+def first_number(labels: tuple[str, ...], *tables: pd.DataFrame | None) -> float | None:
+    """Return the first positive number under one of these labels in the first row of a table, or None."""
     for label in labels:
         for table in tables:
             if table is not None and label in table and len(table):
@@ -190,5 +191,6 @@ def _first(labels: tuple[str, ...], *tables: pd.DataFrame | None) -> float | Non
     return None
 
 
-def _counted(number: int, what: str) -> str:
+def counted(number: int, what: str) -> str:
+    """Return a number and what is counted."""
     return f"{number:,} {what}{'' if number == 1 else 's'}".replace(",", " ")

@@ -36,6 +36,8 @@ from napari_autorefine.ui.fields import (
 )
 from napari_autorefine.ui.presentation import kind_of_file
 from napari_autorefine.ui.project import Project
+from napari_autorefine.ui.set_facts import set_facts
+from napari_autorefine.ui.set_filling import SET
 from napari_autorefine.ui.thread_manners import beside_the_window
 
 if TYPE_CHECKING:
@@ -63,14 +65,17 @@ class FileField(Field):
     ----------
     facts : what is known of the file that stands in the field; None while it is not known
     facts_changed : emitted when ``facts`` is another one
+    show_wanted : emitted when the user wants to see what is in the optimisation set that stands in the field
     """
 
     widget: LineEdit
     facts_changed = Signal()
+    show_wanted = Signal()
 
     def __init__(self, job: str, record: FieldRecord, project: Project, layers: LayerList | None = None) -> None:
         self.kind = kind_of_file(record)
         self.is_input = record.param.file_kind == "read"
+        self.is_set = record.name == SET
         self.facts: Facts | None = None
         self.remark = ""
         self._project = project
@@ -104,6 +109,10 @@ class FileField(Field):
         line.addWidget(self.widget.native, 1)
         if self.is_input and self._layers is not None and self.kind in {"star", "map", "mask"}:
             line.addWidget(self._layer_button())
+        if self.is_set and self._layers is not None:
+            show = small_button("Show", "Show the particles in their tomograms, with orientations as arrows")
+            show.clicked.connect(lambda: self.show_wanted.emit())
+            line.addWidget(show)
         is_folder = self.record.param.file_kind == "folder"
         browse = small_button("…", "Choose a folder" if is_folder else "Choose a file")
         browse.clicked.connect(self.browse)
@@ -139,6 +148,8 @@ class FileField(Field):
         return layers
 
     def _suits(self, layer: Layer) -> bool:
+        if self.is_set:
+            return set_of_layer(layer) is not None
         if self.kind == "star":
             path = layer_path(layer)
             return path is not None and path.suffix == ".star"
@@ -146,7 +157,7 @@ class FileField(Field):
 
     def take_layer(self, layer: Layer) -> None:
         """Put the file of a layer into the field, or the layer itself when it has none."""
-        path = layer_path(layer)
+        path = set_of_layer(layer) if self.is_set else layer_path(layer)
         self.set_value(LAYER + layer.name if path is None else self._as_shown(self._project.relative(path)))
 
     def take_file(self, path: str) -> None:
@@ -272,6 +283,8 @@ class FileField(Field):
 
     def _question(self, path: Path) -> Callable[[], Facts]:
         """Return what a thread is to find out: what a file is, or whether it can be written."""
+        if self.is_set:
+            return partial(set_facts, path, self._project.folder)
         if self.is_input:
             return partial(needed_facts, path, _KINDS.get(self.kind))
         name, is_file = self.record.name, self.record.param.file_kind == "write"
@@ -318,6 +331,13 @@ def layer_path(layer: Layer) -> Path | None:
     """Return the file that a layer was read from and still stands for."""
     known = layer.metadata.get("autorefine", {}) if isinstance(layer.metadata, dict) else {}
     path = known.get("path") or layer.source.path
+    return Path(path) if path and Path(path).is_file() else None
+
+
+def set_of_layer(layer: Layer) -> Path | None:
+    """Return the optimisation set that a layer was opened from."""
+    known = layer.metadata.get("autorefine", {}) if isinstance(layer.metadata, dict) else {}
+    path = known.get("set")
     return Path(path) if path and Path(path).is_file() else None
 
 

@@ -21,6 +21,7 @@ from napari_autorefine.ui.flow_tabs import FlowTabs
 from napari_autorefine.ui.fold import Fold
 from napari_autorefine.ui.presentation import NOTES, in_labels, look_of, tabs_of
 from napari_autorefine.ui.project import Project
+from napari_autorefine.ui.set_filling import SET, SetFilling
 
 if TYPE_CHECKING:
     from napari.components import LayerList
@@ -61,6 +62,7 @@ class JobForm(QWidget):
         layout.addWidget(self.tabs)
         layout.addStretch(1)
         self._is_filling = False
+        self.set_filling = SetFilling(self) if SET in self.fields else None
         for field in self.fields.values():
             field.changed.connect(lambda one=field: self._on_change(one))
             if isinstance(field, FileField):
@@ -212,8 +214,12 @@ class JobForm(QWidget):
 
     def _after_change(self) -> None:
         files = {name: field for name, field in self.fields.items() if isinstance(field, FileField)}
+        if self.set_filling is not None:
+            self.set_filling.update()
         facts, values = {name: field.facts for name, field in files.items()}, self.values()
-        remarks = misfits(self.job, facts, values)
+        if self.set_filling is not None:
+            facts = self.set_filling.facts(facts)
+        remarks = misfits(self.job, facts, values) | ({} if self.set_filling is None else self.set_filling.remarks())
         for name, text in remarks.items():
             files[name].warn(text)
         for name, text in hints(self.job, facts, values).items():

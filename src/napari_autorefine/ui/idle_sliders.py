@@ -57,10 +57,10 @@ def _look(reference: ref[ViewerModel]) -> None:
 
 
 def _sliders(viewer: ViewerModel) -> list[Any]:
-    """Return the slider widgets of a viewer."""
-    windows = [window for window in QApplication.topLevelWidgets() if isinstance(window, QWidget)]
-    widgets = [widget for window in windows for widget in window.findChildren(QWidget)]
-    return [one for one in widgets if type(one).__name__ == _SLIDER and getattr(one, "dims", None) is viewer.dims]
+    """Return the slider widgets of a viewer; napari leaves those that it has done with among the children."""
+    widgets = [widget for window in QApplication.topLevelWidgets() for widget in window.findChildren(QWidget)]
+    found: list[Any] = [one for one in widgets if type(one).__name__ == _SLIDER]
+    return [one for one in found if one.dims is viewer.dims and one in getattr(one.parent(), "slider_widgets", ())]
 
 
 def _reaches(layer: Layer, axis: int) -> bool:

@@ -31,6 +31,7 @@ from napari_autorefine.jobs.job_events import JobEnded
 from napari_autorefine.ui.activity import announce
 from napari_autorefine.ui.close_guard import guard_window
 from napari_autorefine.ui.fields import ORANGE, RED, plain_label, small_button
+from napari_autorefine.ui.file_fields import FileField
 from napari_autorefine.ui.forms import JobForm
 from napari_autorefine.ui.job_panel import JobPanel
 from napari_autorefine.ui.next_steps import NextStep
@@ -39,6 +40,8 @@ from napari_autorefine.ui.project import Project
 from napari_autorefine.ui.project import project as shared_project
 from napari_autorefine.ui.readers import get_reader
 from napari_autorefine.ui.sessions import JobSession, sessions
+from napari_autorefine.ui.set_filling import SET, cleared_for
+from napari_autorefine.ui.set_viewing import show_set
 from napari_autorefine.ui.settings import read_settings
 
 if TYPE_CHECKING:
@@ -89,6 +92,8 @@ class JobDock(QWidget):
         self.panel.copy_clicked.connect(self.copy_command)
         self.panel.open_clicked.connect(self._open)
         self.panel.step_clicked.connect(self._on_step)
+        if isinstance(set_field := self.form.fields.get(SET), FileField):
+            set_field.show_wanted.connect(self.show_particles)
         project.changed.connect(self._on_project)
         self.destroyed.connect(partial(_let_go, self.panel, project, self._on_project))
         self.recall()
@@ -241,12 +246,29 @@ class JobDock(QWidget):
             self.fill(step.values)
 
     def fill(self, values: Mapping[str, Any]) -> None:
-        """Show values, paths inside the project relative to it."""
+        """Show values, paths inside the project relative to it; a set of files in place of the particles, or back."""
         shown = {}
-        for name, value in values.items():
+        for name, value in cleared_for(values).items():
             is_path = isinstance(value, (str, Path)) and Path(value).is_absolute()
             shown[name] = self.project.relative(value) if is_path else value
         self.form.set_values(shown)
+
+    @property
+    def takes_set(self) -> bool:
+        """Whether the job takes an optimisation set."""
+        return SET in self.form.fields
+
+    def take_set(self, path: str | Path) -> None:
+        """Show an optimisation set in place of single files."""
+        self.fill({SET: str(Path(path).absolute()), "continue_from": None})
+
+    def show_particles(self) -> None:
+        """Show the particles of the set in their tomograms, with their orientations."""
+        place = str(getattr(self.form.fields[SET], "text", ""))
+        if not place:
+            show_error(f"{self.title}: choose an optimisation set first.")
+        elif self.viewer is not None:
+            show_set(self.viewer, self.project.absolute(place))
 
     def _open(self, path: str) -> None:
         if path.endswith(".html"):

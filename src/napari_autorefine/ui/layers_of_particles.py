@@ -22,10 +22,15 @@ from napari_autorefine.ui.world import NO_UNIT, UNIT, series_frame
 _MOST_TILTS_ASKED = 64
 
 
-def particle_layers(rows: StarRows) -> list[LayerData]:
+def particle_layers(rows: StarRows, tomograms: StarRows | None = None) -> list[LayerData]:
     """Return the layers of a particle table: what of images, micrographs and tomograms is there.
 
     Where the micrographs are found, they are shown with the coordinates, and the images start hidden.
+
+    Parameters
+    ----------
+    rows : particles
+    tomograms : table of the tomograms they are in, when it is known
 
     Raises
     ------
@@ -33,7 +38,7 @@ def particle_layers(rows: StarRows) -> list[LayerData]:
         Neither images nor coordinates can be shown.
     """
     on_tomograms = "rlnTomoName" in rows
-    places = tomo_coordinate_layers(rows) if on_tomograms else coordinate_layers(rows)
+    places = tomo_coordinate_layers(rows, tomograms) if on_tomograms else coordinate_layers(rows)
     try:
         images = image_layer_of(rows)
     except InputError as error:

@@ -169,7 +169,7 @@ def optimisation_set_layers(pairs: ListTable, path: Path, particles: Any) -> lis
         star = read_star(particles_file)
         rows = rows_with(star, particles_file, "rlnTomoName")
         if rows is not None and "rlnImageName" in rows:
-            layers += _tried(lambda: particles(rows))
+            layers += _tried(lambda: particles(rows, tomograms))
         elif rows is not None:
             layers += tomo_coordinate_layers(rows, tomograms)
     for label, role in _SET_MAPS:
@@ -178,6 +178,8 @@ def optimisation_set_layers(pairs: ListTable, path: Path, particles: Any) -> lis
             layers.append(map_layer(file, role=role))
     if not layers:
         raise InputError(f"{path}: none of the files of this optimisation set can be shown.")
+    for layer in layers:
+        layer[1]["metadata"]["autorefine"]["set"] = str(path.absolute())
     return layers
 
 

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from napari_autorefine.errors import InputError
 from napari_autorefine.io.mrc import read_header
 from napari_autorefine.io.optimisation_set import optimisation_set_pairs
-from napari_autorefine.io.subtomogram_columns import CENTERED, PIXELS
 from napari_autorefine.io.tables import StarFile, read_star
-from napari_autorefine.io.tomograms import SIZES
 from napari_autorefine.ui.found_files import coded, project_folder
 from napari_autorefine.ui.layer_style import image_limits
 from napari_autorefine.ui.layers_of_maps import LayerData, star_name, tomogram_layer, voxel_size_A
 from napari_autorefine.ui.layers_of_micrographs import points_style
 from napari_autorefine.ui.lazy import LazyArray, Sections
-from napari_autorefine.ui.notices import show_info, show_warning
+from napari_autorefine.ui.notices import show_warning
+from napari_autorefine.ui.particle_places import ORIGIN, positions_A
 from napari_autorefine.ui.star_tables import StarRows, rows_with
 from napari_autorefine.ui.world import NO_UNIT, UNIT
 
@@ -36,8 +34,10 @@ def tomograms_of(star: StarFile, path: Path) -> StarRows | None:
     return rows_with(star, path, "rlnTomoName") if star.loop("global") is not None else None
 
 
-def tomo_coordinate_layers(rows: StarRows, tomograms: StarRows | None = None) -> list[LayerData]:
-    """Return the 3D coordinates of a particle or pick table; nothing without coordinates.
+def tomo_coordinate_layers(
+    rows: StarRows, tomograms: StarRows | None = None, names: Sequence[str] = ()
+) -> list[LayerData]:
+    """Return where the particles or picks of a table are in their tomograms; nothing without coordinates.
 
     World 0 is the center of the tomogram. With several tomograms a slider chooses one.
 
@@ -45,22 +45,22 @@ def tomo_coordinate_layers(rows: StarRows, tomograms: StarRows | None = None) ->
     ----------
     rows : particles or picks
     tomograms : table of the tomograms, which tells their sizes; looked for beside the file when not given
+    names : tomograms in the order of the slider; that of the volumes, else of the file, when not given
     """
-    centered = rows.has(*CENTERED)
-    if not centered and not rows.has(*PIXELS):
-        return []
-    names = rows.texts("rlnTomoName") if "rlnTomoName" in rows else [rows.path.stem] * len(rows)
-    distinct, codes = coded(names)
+    of_rows = rows.texts("rlnTomoName") if "rlnTomoName" in rows else [rows.path.stem] * len(rows)
     tomograms = tomograms or _tomograms_beside(rows.path)
-    xyz_A = np.stack([rows.numbers(label) for label in (CENTERED if centered else PIXELS)], axis=1)
-    size_A = rows.optics_number("rlnTomoTiltSeriesPixelSize") or _tomogram_number(
-        tomograms, "rlnTomoTiltSeriesPixelSize"
-    )
-    if not centered:
-        if size_A is None:
-            show_warning(f"{rows.path.name}: the pixel size of the tilt series is unknown; coordinates are in pixels.")
-        xyz_A = (xyz_A - _tomogram_middle_px(rows, tomograms, distinct)[codes]) * (size_A or 1.0)
-    return [_points(rows, xyz_A, codes, distinct)]
+    distinct, codes = coded([*(names or _in_order(of_rows, tomograms)), *of_rows])
+    codes = codes[len(codes) - len(of_rows) :]
+    xyz_A = positions_A(rows, tomograms, distinct, codes)
+    return [] if xyz_A is None else [_points(rows, xyz_A, codes, distinct)]
+
+
+def _in_order(names: Sequence[str], tomograms: StarRows | None) -> list[str]:
+    """Return all tomograms of a table that can be shown, so that particles and volumes have one slider."""
+    if tomograms is None or "rlnTomoName" not in tomograms or not any(label in tomograms for label in _VOLUMES):
+        return []
+    listed, used = tomograms.texts("rlnTomoName"), set(names)
+    return listed if used <= set(listed) and len(listed) > 1 else []
 
 
 def _points(rows: StarRows, xyz_A: np.ndarray, codes: np.ndarray, names: Sequence[str]) -> LayerData:
@@ -71,6 +71,7 @@ def _points(rows: StarRows, xyz_A: np.ndarray, codes: np.ndarray, names: Sequenc
     zyx = xyz_A[:, ::-1] / diameter_A
     data = np.column_stack([codes, zyx]) if n_series else np.ascontiguousarray(zyx)
     metadata = {"path": str(rows.path), "kind": "coordinates_3d", "voxel_size_A": diameter_A, "names": tuple(names)}
+    metadata["has_origins"] = rows.has(*ORIGIN)
     arguments = {
         "name": f"{star_name(rows.path)} coordinates",
         "scale": (*(1.0,) * n_series, *(diameter_A,) * 3),
@@ -149,7 +150,8 @@ def _named(layer: LayerData, names: tuple[str, ...]) -> LayerData:
 
 def _tomograms_beside(path: Path) -> StarRows | None:
     """Return the tomograms that the optimisation set beside a particle file names."""
-    for candidate in (path.with_name("optimisation_set.star"), path.with_name("tomograms.star")):
+    sets = sorted(path.parent.glob("*optimisation_set.star"))
+    for candidate in (*sets, path.with_name("tomograms.star")):
         if candidate.is_file() and candidate != path:
             star = read_star(candidate)
             pairs = optimisation_set_pairs(star)
@@ -160,19 +162,3 @@ def _tomograms_beside(path: Path) -> StarRows | None:
             if project is not None:
                 return tomograms_of(read_star(project / named), project / named)
     return None
-
-
-def _tomogram_number(tomograms: StarRows | None, label: str) -> float | None:
-    return None if tomograms is None else tomograms.optics_number(label)
-
-
-def _tomogram_middle_px(rows: StarRows, tomograms: StarRows | None, names: Sequence[str]) -> np.ndarray:
-    """Return the center of every tomogram (n_tomogram, 3) in unbinned pixels, x y z; 0 where its size is unknown."""
-    if tomograms is None or not tomograms.has(*SIZES):
-        show_info(
-            f"{rows.path.name}: the sizes of the tomograms are unknown; coordinates count from their first pixel."
-        )
-        return np.zeros((len(names), 3))
-    sizes = np.stack([tomograms.numbers(label) for label in SIZES], axis=1)
-    by_name: dict[str, Any] = dict(zip(tomograms.texts("rlnTomoName"), sizes, strict=True))
-    return np.stack([np.asarray(by_name.get(name, np.zeros(3)), np.float64) / 2 for name in names])

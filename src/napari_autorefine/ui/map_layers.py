@@ -149,7 +149,9 @@ class MapLayers:
         place = surface_frame(frame.data.shape, frame.voxel_size_A, mirrored=self._mirrored)
         data = surface_data(frame.mesh, mirrored=self._mirrored)
         image = self.layers.get("image")
-        name = NAMES[self.role] if image is None else f"{image.name} surface"
+        name = NAMES[self.role]
+        if image is not None:
+            name += " surface" if image.name.startswith(name) else f" ({image.name})"
         layer = Surface(data, name=name, **place, **surface_style(self.role))
         return self._named(layer, frame)
 

@@ -22,7 +22,7 @@ _OPENABLE = {
 _STEPS: dict[str, tuple[tuple[str, str, dict[str, str]], ...]] = {
     "extract": (("refine", "Auto-refine", {"particles": "particles"}),),
     "subtomo": (
-        ("refine", "Auto-refine", {"optimisation_set": "optimisation_set", "particles": "particles"}),
+        ("refine", "Auto-refine", {"optimisation_set": "optimisation_set"}),
         ("reconstruct_particle", "Reconstruct particle", {"optimisation_set": "optimisation_set"}),
     ),
     "rebox": (("refine", "Auto-refine", {"map": "reference"}),),
@@ -59,6 +59,26 @@ _STEPS: dict[str, tuple[tuple[str, str, dict[str, str]], ...]] = {
 }
 """Per job: next job, text of the button, and which kind of output goes into which of its parameters."""
 
+_SET = {"optimisation_set": "optimisation_set"}
+_STEPS_OF_TOMOGRAMS: dict[str, tuple[tuple[str, str, dict[str, str]], ...]] = {
+    "refine": (
+        ("recenter", "Recentre", {**_SET, "map": "map"}),
+        ("reconstruct_particle", "Reconstruct particle", _SET),
+        ("subtomo", "Extract subtomograms", _SET),
+        ("mask", "Mask", {"map": "input"}),
+        ("postprocess", "Post-process", {"half1": "half1"}),
+        ("refine", "Refine further", {**_SET, "map": "reference"}),
+        ("report", "Report", {"map": "folder"}),
+    ),
+    "recenter": (
+        ("reconstruct_particle", "Reconstruct particle", _SET),
+        ("subtomo", "Extract subtomograms", _SET),
+        ("reconstruct", "Reconstruct", _SET),
+        ("refine", "Auto-refine", _SET),
+    ),
+}
+"""The same for jobs that left an optimisation set: on particles of tomograms."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NextStep:
@@ -77,7 +97,8 @@ def openable(outputs: Mapping[str, str]) -> dict[str, str]:
 def next_steps(job: str, outputs: Mapping[str, str]) -> tuple[NextStep, ...]:
     """Return what can follow a job that left these outputs; steps whose job does not exist are left out."""
     steps = []
-    for name, text, fields in _STEPS.get(job, ()):
+    has_set = "optimisation_set" in outputs and job in _STEPS_OF_TOMOGRAMS
+    for name, text, fields in _STEPS_OF_TOMOGRAMS[job] if has_set else _STEPS.get(job, ()):
         if name not in JOBS:
             continue
         known = {record.name: record.param for record in describe(JOBS[name].params())}

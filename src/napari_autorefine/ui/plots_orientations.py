@@ -11,8 +11,11 @@ import pyqtgraph as pg
 from qtpy.QtCore import QRectF
 
 from napari_autorefine.errors import InputError
+from napari_autorefine.io.columns import Columns
+from napari_autorefine.io.subtomogram_columns import SUBTOMOGRAM_EULER
 from napari_autorefine.jobs.plots import direction_density
 from napari_autorefine.jobs.report_read import read_particle_tables
+from napari_autorefine.model.geometry import euler_to_matrix, matrix_to_euler
 from napari_autorefine.model.symmetry import point_group
 from napari_autorefine.ui.plots_base import Plot
 
@@ -29,15 +32,19 @@ class Directions:
     title : iteration that they are of
     density : (60, 120), 1 where views are spread evenly, NaN outside of the sphere; row 0 at the bottom
     n_particle : how many there are
+    is_of_tomograms : directions are those of the untilted beam, the z axis of the tomogram
     """
 
     title: str
     density: np.ndarray
     n_particle: int
+    is_of_tomograms: bool = False
 
 
 def read_directions(path: Path, *, title: str, symmetry: str) -> Directions:
     """Read the orientations of a particle table and map them.
+
+    Particles of tomograms have many views; the one of the untilted beam stands for them, of ``A_sub A``.
 
     Raises
     ------
@@ -47,13 +54,26 @@ def read_directions(path: Path, *, title: str, symmetry: str) -> Directions:
     particles, _ = read_particle_tables(path)
     if "rlnAngleRot" not in particles or "rlnAngleTilt" not in particles:
         raise InputError(f"{path.name} holds no orientations.")
-    rot, tilt = particles.numbers("rlnAngleRot"), particles.numbers("rlnAngleTilt")
-    euler = np.stack([rot, tilt, np.zeros_like(rot)], axis=1)
+    is_tilted = all(label in particles for label in SUBTOMOGRAM_EULER)
+    euler = _in_tomograms(particles) if is_tilted else _of_images(particles)
     lon, lat, is_inside = mollweide_grid()
     to_sphere = np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=-1)
     density = np.full(is_inside.shape, np.nan)
     density[is_inside] = direction_density(euler, point_group(symmetry).operators, to_sphere[is_inside])
-    return Directions(title=title, density=density, n_particle=len(rot))
+    return Directions(title=title, density=density, n_particle=len(euler), is_of_tomograms=is_tilted)
+
+
+def _of_images(particles: Columns) -> np.ndarray:
+    """Return Euler angles (n, 3) of the direction of view of images."""
+    rot, tilt = particles.numbers("rlnAngleRot"), particles.numbers("rlnAngleTilt")
+    return np.stack([rot, tilt, np.zeros_like(rot)], axis=1)
+
+
+def _in_tomograms(particles: Columns) -> np.ndarray:
+    """Return Euler angles (n, 3) of A_sub A: the particle as the untilted image of its tomogram shows it."""
+    own = [particles.numbers(label, 0.0) for label in ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")]
+    turned = euler_to_matrix(particles.stacked(SUBTOMOGRAM_EULER)) @ euler_to_matrix(np.stack(own, axis=1))
+    return np.asarray(matrix_to_euler(turned))
 
 
 def mollweide_grid() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -123,7 +143,8 @@ class OrientationPlot(Plot):
         top = max(2.0, float(np.nanmax(density)))
         self.image.setImage(density, levels=(0.0, top), autoLevels=False)
         self.image.setRect(QRectF(-_HALF_WIDTH, -_HALF_HEIGHT, 2 * _HALF_WIDTH, 2 * _HALF_HEIGHT))
-        text = f"{self._directions.n_particle} views, up to {np.nanmax(density):.1f} × even"
+        what = "untilted views" if self._directions.is_of_tomograms else "views"
+        text = f"{self._directions.n_particle} {what}, up to {np.nanmax(density):.1f} × even"
         self.plot.setTitle(text, color=self.look.ink, size="8pt")
 
     def describe_at(self, x: float, y: float) -> tuple[str, float, float] | None:

@@ -10,6 +10,7 @@ ready. Images are never read before they are looked at.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,11 +72,29 @@ def read_paths(path: str | Sequence[str]) -> list[Any]:
             read_in_background(reader, Path(one), viewer)
         else:
             layers += [layer for layer in told_not_raised(reader)(Path(one)) if layer[0] is not None]
+    _tell_of_sets(viewer, [Path(one) for one in ([path] if isinstance(path, str) else path)], layers)
     if any("run" in layer[1]["metadata"]["autorefine"] for layer in layers):
         from napari_autorefine.ui.live_results import open_run_of_layers
 
         open_run_of_layers(viewer, layers)
     return layers or list(NO_LAYERS)
+
+
+def _tell_of_sets(viewer: Any, paths: list[Path], layers: list[Any]) -> None:
+    """Fill the forms that take an optimisation set with one that was opened; show coordinates alone in space."""
+    if viewer is None or not hasattr(viewer, "window"):
+        return
+    from qtpy.QtCore import QTimer
+
+    from napari_autorefine.ui.layers_of_runs import main_file
+    from napari_autorefine.ui.set_viewing import is_set, offer_set, show_in_space
+
+    for one in paths:
+        file = main_file(one) if one.is_dir() else one
+        if file is not None and is_set(file):
+            QTimer.singleShot(0, partial(offer_set, viewer, file.absolute()))
+    if any(layer[1]["metadata"]["autorefine"].get("kind") == "coordinates_3d" for layer in layers):
+        QTimer.singleShot(0, partial(show_in_space, viewer))
 
 
 def read_mrc(path: Path) -> list[LayerData]:

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
+from napari_autorefine.errors import InputError
 from napari_autorefine.jobs.job_events import JobEnded
+from napari_autorefine.jobs.record import output_of
 from napari_autorefine.ui.file_fields import layer_path
 from napari_autorefine.ui.fold import Fold
 from napari_autorefine.ui.job_docks import ManifestDock, open_dock
 from napari_autorefine.ui.next_steps import NextStep
 from napari_autorefine.ui.presence import Presence
 from napari_autorefine.ui.recenter_tool import RecenterTool
+from napari_autorefine.ui.set_facts import SetFacts, set_facts
 from napari_autorefine.ui.volume_choice import volumes
 
 if TYPE_CHECKING:
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
 
 _CENTER = ("center_x_px", "center_y_px", "center_z_px")
 _FOUND_OTHERWISE: dict[str, Any] = {"center_A": (), "mask": "", "map": "", "apply": False}
-_SHOWN = ("particles", "output", "overwrite")
+_SHOWN = ("particles", "optimisation_set", "output", "overwrite")
 _FOLDED = ("ref_angpix", "symmetry")
 
 
@@ -87,6 +90,17 @@ class RecenterDock(ManifestDock):
         super().fill({name: value for name, value in values.items() if name not in _FOUND_OTHERWISE})
         self._open_maps(values)
         self._adopt(values)
+
+    def take_set(self, path: str | Path) -> None:
+        """Show an optimisation set; the map of its job, else its first half-map, and its mask are opened and chosen."""
+        super().take_set(path)
+        facts = set_facts(Path(path), self.project.folder)
+        files = facts.files if isinstance(facts, SetFacts) else {}
+        try:
+            map_ = output_of(Path(path).parent, "map")
+        except InputError:
+            map_ = str(files.get("map1", ""))
+        self._open_maps({"map": map_, "mask": str(files.get("mask", ""))})
 
     def load(self, path: str | Path) -> None:
         """Show the parameters of a file; a map and a mask are opened as layers and chosen."""

@@ -11,7 +11,7 @@ import pandas as pd
 from napari_autorefine.errors import InputError
 from napari_autorefine.io.columns import Columns
 from napari_autorefine.io.relion30 import upgrade_relion_3_0
-from napari_autorefine.io.tables import StarFile
+from napari_autorefine.io.tables import VERSION_5_0, StarFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,12 +24,14 @@ class StarRows:
     name : of the table
     table : rows as read
     optics : optics table; empty without one
+    version : number of the file's ``# version`` line
     """
 
     path: Path
     name: str
     table: pd.DataFrame
     optics: pd.DataFrame
+    version: int = VERSION_5_0
 
     def __len__(self) -> int:
         return len(self.table)
@@ -73,7 +75,8 @@ def rows_with(star: StarFile, path: Path, *labels: str) -> StarRows | None:
         if table is not None and all(label in table.columns for label in labels):
             if not len(table):
                 raise InputError(f"{path}: the table 'data_{name}' has no rows.")
-            return StarRows(path=path, name=name, table=table, optics=pd.DataFrame() if optics is None else optics)
+            known = pd.DataFrame() if optics is None else optics
+            return StarRows(path=path, name=name, table=table, optics=known, version=star.version)
     return None
 
 

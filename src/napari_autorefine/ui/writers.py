@@ -105,6 +105,8 @@ def write_coordinates(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
     if has_series and names:
         columns[name_label] = _names_of(points[:, 0], names, Path(path))
     kept = {str(label): features[label].to_numpy() for label in features.columns if str(label).startswith("rln")}
+    if own.get("has_origins"):  # points are where particles are: their origins are in the coordinates
+        kept |= {label: np.zeros(len(features)) for label in kept if label.startswith("rlnOrigin")}
     table = pd.DataFrame({**kept, **columns}) if len(features) == len(points) else pd.DataFrame(columns)
     tables: dict[str, Table] = {"": table}
     optics = own.get("optics")

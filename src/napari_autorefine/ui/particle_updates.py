@@ -1,0 +1,121 @@
+"""Coordinates in tomograms that change: poses of a newer iteration, one layer per tomogram."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from napari.layers import Points
+
+from napari_autorefine.errors import InputError
+from napari_autorefine.io.tables import read_star
+from napari_autorefine.ui.layers_of_maps import LayerData
+from napari_autorefine.ui.layers_of_tomograms import tomo_coordinate_layers
+from napari_autorefine.ui.live_results import DOCK_NAME
+from napari_autorefine.ui.star_tables import rows_with
+
+_DATA = re.compile(r"(?P<prefix>.+?)(?:_it(?P<n>\d+))?_data\.star$")
+_NAMES = ("rlnTomoParticleName", "rlnImageName")
+
+
+def own_metadata(layer: Points) -> dict[str, Any]:
+    """Return what this plugin knows of a layer, to be read and changed."""
+    known: dict[str, Any] = layer.metadata.setdefault("autorefine", {})
+    return known
+
+
+def newest_table(viewer: Any, layer: Points) -> Path:
+    """Return the particle file of the newest iteration: of the run in the live results, else of the layer's own run.
+
+    Raises
+    ------
+    InputError
+        Neither has one with these particles.
+    """
+    candidates = [*_of_dashboard(viewer), *_of_run(Path(str(own_metadata(layer).get("path", ""))))]
+    mine = _names(layer.features)
+    for path in candidates:
+        rows = rows_with(read_star(path), path, "rlnTomoName")
+        if rows is not None and (not mine or mine & _names(rows.table)):
+            return path
+    raise InputError("No refinement of these particles is known: run one, or open it in Live results.")
+
+
+def _names(table: Any) -> set[str]:
+    label = next((label for label in _NAMES if label in table), None)
+    return set() if label is None else {str(name) for name in table[label]}
+
+
+def _of_dashboard(viewer: Any) -> list[Path]:
+    place = viewer.window.dock_widgets.get(DOCK_NAME) if hasattr(viewer, "window") else None
+    dashboard = getattr(place, "native", place)
+    steps = [] if dashboard is None else dashboard.follower.steps
+    return [step.files["data"] for step in reversed(steps) if "data" in step.files][:1]
+
+
+def _of_run(path: Path) -> list[Path]:
+    """Return the newest table of the run that a ``PREFIX_itNNN_data.star`` belongs to."""
+    match = _DATA.fullmatch(path.name)
+    if match is None:
+        return []
+    final = path.with_name(f"{match['prefix']}_data.star")
+    found = sorted(path.parent.glob(f"{match['prefix']}_it*_data.star"))
+    return [final] if final.is_file() else found[-1:]
+
+
+def take_table(layer: Points, path: Path) -> None:
+    """Put the particles of a layer where another table has them, with its columns.
+
+    Raises
+    ------
+    InputError
+        The table cannot be read, or has other tomograms.
+    """
+    own = own_metadata(layer)
+    if own.get("follower") is not None:
+        raise InputError(f"{layer.name} has too many particles to be moved; open {path.name} instead.")
+    rows = rows_with(read_star(path), path, "rlnTomoName")
+    names = tuple(own.get("names", ()))
+    if rows is None:
+        raise InputError(f"{path} holds no particles of tomograms.")
+    if rest := sorted(set(rows.texts("rlnTomoName")) - set(names)):
+        if layer.ndim == 4:
+            raise InputError(f"{path.name} has particles in {rest[0]}, which {layer.name} does not show; open it.")
+        chosen = rows.table["rlnTomoName"].astype(str).isin(names).to_numpy()
+        table = rows.table[chosen].reset_index(drop=True)
+        rows = type(rows)(path=path, name=rows.name, table=table, optics=rows.optics, version=rows.version)
+    (data, arguments, _), *_ = tomo_coordinate_layers(rows, names=names) or [(None, {}, "")]
+    if data is None:
+        raise InputError(f"{path.name} holds no coordinates.")
+    layer.selected_data = set()
+    layer.data = np.asarray(data) * np.asarray(arguments["scale"]) / np.asarray(layer.scale)
+    layer.features = arguments["features"]
+    own["path"], own["has_origins"] = str(path), arguments["metadata"]["autorefine"]["has_origins"]
+
+
+def split_by_tomogram(layer: Points) -> list[LayerData]:
+    """Return layer data of three axes for every tomogram of a layer with a slider."""
+    data, arguments, kind = layer.as_layer_data_tuple()
+    own = own_metadata(layer)
+    follower = own.get("follower")
+    points, features = (data, layer.features) if follower is None else (follower.data, follower.table)
+    pieces = []
+    for at, name in enumerate(own.get("names", ())):
+        rows = np.flatnonzero(np.rint(points[:, 0]) == at)
+        if not len(rows):
+            continue
+        known = {key: value for key, value in own.items() if key not in {"follower", "color"}}
+        piece = {key: arguments[key] for key in ("symbol", "blending", "border_width", "opacity")}
+        piece |= {key: tuple(arguments[key])[1:] for key in ("scale", "units", "axis_labels")}
+        piece |= {
+            "name": str(name),
+            "size": float(np.max(arguments["size"])),
+            "face_color": "transparent",
+            "border_color": layer.border_color[0] if len(layer.border_color) else "yellow",
+            "features": features.iloc[rows].reset_index(drop=True),
+            "metadata": {"autorefine": {**known, "names": (str(name),)}},
+        }
+        pieces.append((points[rows, 1:], {**piece, "border_width": 0.06}, kind))
+    return pieces
