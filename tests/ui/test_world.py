@@ -159,6 +159,7 @@ def test_sliders_of_hidden_series_are_out_of_sight(make_viewer: Callable[..., An
     def seen() -> set[int]:
         return {one.axis for one in _sliders(viewer) if not one.isHidden()}
 
+    assert len(_sliders(viewer)) == viewer.dims.ndim
     qtbot.waitUntil(lambda: seen() == {0, 1})
     series.visible = False
     qtbot.waitUntil(lambda: seen() == {1})
