@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import errno
+import os
+import pickle
 import struct
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -10,7 +13,7 @@ import pytest
 from napari_autorefine.errors import InputError
 from napari_autorefine.io.mrc import write_stack
 from napari_autorefine.io.screening import check_images, image_statistics
-from napari_autorefine.io.stack import ParticleStack
+from napari_autorefine.io.stack import FileState, ParticleStack
 from napari_autorefine.io.star import read_particles
 
 RNG = np.random.default_rng(7)
@@ -203,3 +206,75 @@ def test_several_box_sizes(particle_set):
     wrong = replace(particles, optics_index=1 - particles.optics_index)
     with pytest.raises(InputError, match="correct rlnImageSize"):
         ParticleStack(wrong, star_path=particle_set.star)
+
+
+def test_a_stack_that_changes_is_noticed(particle_set):
+    stack, path = opened(particle_set), particle_set.stacks[0]
+    stack.read([0])
+    before = path.stat()
+    path.write_bytes(path.read_bytes())
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    stack.read([0])  # the same as far as can be told without reading all of it
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 10**9))
+    with pytest.raises(InputError, match=r"a\.mrcs was changed while it was in use \(its time of change\)"):
+        stack.read([0])
+    assert len(stack.read([7])) == 1
+    os.truncate(path, 3000)
+    with pytest.raises(InputError, match=r"a\.mrcs was changed while it was in use \(\d+ to 3000 bytes\)"):
+        stack.read([5])
+    path.unlink()
+    with pytest.raises(InputError, match="does not exist"):
+        stack.read([0])
+
+
+def test_a_stack_that_is_cut_between_look_and_read_ends_in_a_sentence(particle_set, monkeypatch):
+    """Read through a memory map it would end the process."""
+    stack, path = opened(particle_set), particle_set.stacks[0]
+    monkeypatch.setattr(FileState, "check", lambda *_: os.truncate(path, 3000))
+    with pytest.raises(InputError, match=r"a\.mrcs was cut while it was being read"):
+        stack.read(np.arange(6))
+
+
+def test_a_disc_that_fails_ends_in_a_sentence(particle_set, monkeypatch):
+    def gone(*_):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    stack = opened(particle_set)
+    monkeypatch.setattr(os, "preadv", gone)
+    with pytest.raises(InputError, match=r"a\.mrcs cannot be read: Stale file handle"):
+        stack.read([0])
+
+
+@pytest.mark.parametrize("can_read_at_places", [True, False])
+def test_images_of_copies_and_of_other_processes(particle_set, tmp_path, monkeypatch, can_read_at_places):
+    if not can_read_at_places:
+        monkeypatch.delattr(os, "preadv")
+    stack = opened(particle_set)
+    whole = stack.read(np.arange(12))
+    copy = tmp_path / "copy.mrcs"
+    copy.write_bytes(particle_set.stacks[0].read_bytes())
+    copied = stack.with_copies({particle_set.stacks[0]: copy})
+    sent = pickle.loads(pickle.dumps(stack))
+    particle_set.stacks[0].write_bytes(b"")
+    np.testing.assert_array_equal(copied.read(np.arange(12)), whole)
+    np.testing.assert_array_equal(sent.read([7, 11]), whole[[7, 11]])
+    assert copied.files == (copy, particle_set.stacks[1])
+
+
+def test_files_are_closed_when_nobody_reads_them(particle_set):
+    before = len(os.listdir("/proc/self/fd"))
+    stack = opened(particle_set, max_open=1)
+    for row in (0, 6, 1, 7):
+        stack.read([row])
+    assert len(os.listdir("/proc/self/fd")) == before + 1
+    del stack
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_folders_above_the_star_file_are_looked_into(particle_set, tmp_path, monkeypatch):
+    monkeypatch.chdir("/")
+    deep = tmp_path / "Refine3D" / "job003"
+    deep.mkdir(parents=True)
+    star = particle_set.star.rename(deep / "run_data.star")
+    stack = ParticleStack(read_particles(star), star_path=star)
+    assert stack.files == particle_set.stacks

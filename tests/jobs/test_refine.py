@@ -38,7 +38,7 @@ class RecordedEngine:
         monkeypatch.setattr(refine_job.loop, "refine", self.refine)
 
     def refine(
-        self, problem: RefinementProblem, options: RefineOptions, resume: RefinementState | None
+        self, problem: RefinementProblem, options: RefineOptions, resume: RefinementState | None, crew: object
     ) -> Iterator[Event]:
         self.problem, self.options, self.resume = problem, options, resume
         self.images = problem.read_images(np.arange(len(problem.particles)))
@@ -147,7 +147,7 @@ def test_a_limit_of_iterations_and_an_interruption_end_one_call_only(
     list(refine(parameters(particle_set, max_iterations=1)))
     optimiser = str(particle_set.output.with_name("run_it001_optimiser.star"))
 
-    def interrupted(*_: object) -> Iterator[RefinementState]:
+    def interrupted(*_: object, **__: object) -> Iterator[RefinementState]:
         state = saved_state(read_run(optimiser))
         yield replace(state, iteration=2)
         raise KeyboardInterrupt
@@ -350,7 +350,7 @@ def test_a_finished_run_is_not_continued(particle_set: ParticleSet, capsys: pyte
 def test_the_engine_is_closed_with_the_job(particle_set: ParticleSet, monkeypatch: pytest.MonkeyPatch) -> None:
     closed = []
 
-    def endless(*_: object) -> Iterator[Event]:
+    def endless(*_: object, **__: object) -> Iterator[Event]:
         try:
             while True:
                 yield Message(text="working")
@@ -428,11 +428,11 @@ def test_a_missing_mtf_file_is_refused(particle_set: ParticleSet, capsys: pytest
 
 
 def test_a_run_that_cannot_begin_leaves_no_files(particle_set: ParticleSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(*_: object) -> Iterator[Event]:
+    def refused(*_: object, **__: object) -> Iterator[Event]:
         yield Message(text="engine began")
         raise InputError("The images hold no noise.")
 
     monkeypatch.setattr(loop, "refine", refused)
     with pytest.raises(InputError, match="no noise"):
         list(refine(parameters(particle_set)))
-    assert not list(particle_set.output.parent.iterdir())
+    assert not list(particle_set.output.parent.glob("*"))

@@ -18,12 +18,13 @@ from napari_autorefine.errors import InputError
 from napari_autorefine.events import Message
 from napari_autorefine.io.mrc import read_data, write_volume
 from napari_autorefine.io.optimisation_set import read_optimisation_set
+from napari_autorefine.io.particle_images import ParticleImages
 from napari_autorefine.io.runs import read_run
 from napari_autorefine.io.screening import Screening, check_images
 from napari_autorefine.io.star import read_particles, read_star
 from napari_autorefine.jobs import JOBS
 from napari_autorefine.jobs.continuing import resumed
-from napari_autorefine.jobs.image_source import open_images
+from napari_autorefine.jobs.image_source import ImageSource, open_images
 from napari_autorefine.jobs.record import output_of
 from napari_autorefine.jobs.refine import engine_options, make_problem, with_files_of_folders
 from napari_autorefine.jobs.refine_inputs import RefineInputs, load_inputs, messages
@@ -70,9 +71,19 @@ def loaded(values: RefineParams) -> tuple[RefineParams, RefineInputs, list[Messa
     return resolved, load_inputs(resolved), told
 
 
+def opened(stack: ParticleImages, values: RefineParams, resources: ExitStack) -> ImageSource:
+    """Return where images are read from, without what is said about it."""
+    opening = open_images(stack, values, resources)  # type: ignore[arg-type]
+    while True:
+        try:
+            next(opening)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+
+
 def problem_of(values: RefineParams, inputs: RefineInputs, rows: list[int]) -> RefinementProblem:
     with ExitStack() as resources:
-        images = open_images(inputs.particles, inputs.stack, values, resources)
+        images = opened(inputs.stack, values, resources)
         return make_problem(inputs, np.array(rows), images, values)
 
 
@@ -141,7 +152,7 @@ def test_the_engine_gets_images_weights_and_tilts_of_the_rows(
     values, inputs, _ = loaded(params(subtomo_multi_thr=0.02, **storage))
     rows = [0, 2, 3]
     with ExitStack() as resources:
-        images = open_images(inputs.particles, inputs.stack, values, resources)
+        images = opened(inputs.stack, values, resources)
         copied = len(list((files.folder / "scratch").rglob("*.mrc*"))) if "scratch_dir" in storage else 0
         assert copied == (0 if "scratch_dir" not in storage else 8 if form == "3d" else 4)
         found = make_problem(inputs, np.array(rows), images, values)

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from napari_autorefine.io.stack import ImagePlace
+from napari_autorefine.io.stack import FileState, ImagePlace
 from napari_autorefine.io.subtomograms import SubtomogramVolumes, TiltStacks
 
 
@@ -49,10 +49,12 @@ class SubtomogramImages:
     ----------
     source : reader that fits the form
     copies : files that are read in place of others
+    states : files that must stay as they were, and how
     """
 
     source: SubtomogramVolumes | TiltStacks
     copies: Mapping[Path, Path] = field(default_factory=dict)
+    states: Mapping[Path, FileState] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -100,6 +102,8 @@ class SubtomogramImages:
     def read(self, indices: np.ndarray) -> np.ndarray | Sequence[np.ndarray]:
         """Return volumes (n, N, N, N) of one box size, or n tilt stacks (n_visible, N, N); float32."""
         rows = np.asarray(indices, np.int64).tolist()
+        for path in {self.source.files[row] for row in rows} & self.states.keys():
+            self.states[path].check(path)
         if isinstance(self.source, TiltStacks):
             return [self.source.read(row, self.copies) for row in rows]
         return self.source.read(rows, self.copies)
@@ -114,3 +118,9 @@ class SubtomogramImages:
     def with_copies(self, copies: Mapping[Path, Path]) -> SubtomogramImages:
         """Return the same particles, read from copies of their files."""
         return SubtomogramImages(source=self.source, copies=copies)
+
+    def watched(self) -> SubtomogramImages:
+        """Return the same particles; a file that is changed from now on is noticed when it is read."""
+        return SubtomogramImages(
+            source=self.source, copies=self.copies, states={path: FileState.of(path) for path in self.files}
+        )

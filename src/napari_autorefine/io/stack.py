@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -37,6 +37,22 @@ class FileState:
 
     size: int
     mtime_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> FileState:
+        """Ask the system; InputError when the file cannot be reached."""
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            raise read_error(path, error) from error
+        return cls(size=status.st_size, mtime_ns=status.st_mtime_ns)
+
+    def check(self, path: Path) -> None:
+        """Raise when a file is not as it was."""
+        now = FileState.of(path)
+        if now != self:
+            what = f"{self.size} to {now.size} bytes" if now.size != self.size else "its time of change"
+            raise InputError(f"{path} was changed while it was in use ({what}); see that nothing writes to it.")
 
 
 class _OpenFile:
@@ -95,7 +111,7 @@ class ParticleStack:
         self._headers = [
             self._open_header(path, folders, int(row)) for path, row in zip(paths, first_rows, strict=True)
         ]
-        self._states = [self._state_of(header.path) for header in self._headers]
+        self._states = {file: FileState.of(header.path) for file, header in enumerate(self._headers)}
         self._check_slices()
         boxes = np.array([header.shape[2] for header in self._headers], np.int64)
         self._box: np.ndarray = boxes[self._file]
@@ -107,11 +123,21 @@ class ParticleStack:
     def __getstate__(self) -> dict[str, object]:
         """Return what another process needs: names that hold in any folder, no open files."""
         headers = [replace(header, path=header.path.absolute()) for header in self._headers]
-        return {**self.__dict__, "_headers": headers, "_open": OrderedDict(), "_lock": None}
+        return {**self.__dict__, "_headers": headers, "_open": None, "_lock": None, "_states": None}
 
     def __setstate__(self, state: dict[str, object]) -> None:
+        """Take over what another process sent; files must stay as they are when they are first read."""
         self.__dict__.update(state)
-        self._lock = threading.Lock()
+        self._open, self._lock = OrderedDict(), threading.Lock()
+        self._states = {}
+
+    def with_copies(self, copies: Mapping[Path, Path]) -> ParticleStack:
+        """Return the same images, read from copies of their files; files without a copy are read where they are."""
+        state = {**self.__dict__}
+        state["_headers"] = [replace(header, path=copies.get(header.path, header.path)) for header in self._headers]
+        copied = ParticleStack.__new__(ParticleStack)
+        copied.__setstate__(state)
+        return copied
 
     @property
     def box_sizes(self) -> np.ndarray:
@@ -156,10 +182,6 @@ class ParticleStack:
         """Return one image (n_y, n_x) with the values and the type of the file."""
         return np.asarray(self._stored(int(self._file[index]), int(self._slice[index]), 1)[0])
 
-    def states(self) -> dict[Path, FileState]:
-        """Return size and time of every stack as they were when it was opened."""
-        return {header.path: state for header, state in zip(self._headers, self._states, strict=True)}
-
     def _sections(self, file: int, first: int, n: int) -> np.ndarray:
         stored = self._stored(file, first, n)
         return stored if stored.dtype == np.float32 else as_float32(stored, self._headers[file])
@@ -170,7 +192,9 @@ class ParticleStack:
         n_byte = header.section_bytes * n
         values = np.empty(n_byte, np.uint8)
         target, offset, done = values.data, header.offset + header.section_bytes * first, 0
-        self._check_unchanged(file)
+        if file not in self._states:
+            self._states[file] = FileState.of(header.path)
+        self._states[file].check(header.path)
         opened = self._opened(file)
         while done < n_byte:
             try:
@@ -184,22 +208,6 @@ class ParticleStack:
         if n_byte != n * n_y * n_x * header.dtype.itemsize:
             return values.reshape(n, n_y, -1)
         return values.view(header.dtype).reshape(n, n_y, n_x)
-
-    def _check_unchanged(self, file: int) -> None:
-        """Raise when a stack is not what it was when it was opened."""
-        path, before = self._headers[file].path, self._states[file]
-        now = self._state_of(path)
-        if now != before:
-            what = f"{before.size} to {now.size} bytes" if now.size != before.size else "its time of change"
-            raise InputError(f"{path} was changed while it was in use ({what}); see that nothing writes to it.")
-
-    @staticmethod
-    def _state_of(path: Path) -> FileState:
-        try:
-            status = os.stat(path)
-        except OSError as error:
-            raise read_error(path, error) from error
-        return FileState(size=status.st_size, mtime_ns=status.st_mtime_ns)
 
     def _opened(self, file: int) -> _OpenFile:
         """Return a file, opening it when it is not among the ones used last."""

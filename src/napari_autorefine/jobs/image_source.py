@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from napari_autorefine.errors import InputError
-from napari_autorefine.events import Message
-from napari_autorefine.io.names import split_image_name
+from napari_autorefine.events import Message, Progress
 from napari_autorefine.io.particle_images import SubtomogramImages
 from napari_autorefine.io.stack import ParticleStack
+from napari_autorefine.jobs.free_space import free_memory
 from napari_autorefine.jobs.refine_params import RefineParams
-from napari_autorefine.model.particles import Particles
+from napari_autorefine.jobs.scratch import copy_to_scratch, scratch_folder
 
 
 class ImageSource(Protocol):
@@ -69,51 +65,16 @@ class SubtomogramsInMemory:
 
 
 def open_images(
-    particles: Particles, stack: ParticleStack | SubtomogramImages, params: RefineParams, resources: ExitStack
-) -> ImageSource:
+    stack: ParticleStack | SubtomogramImages, params: RefineParams, resources: ExitStack
+) -> Generator[Progress | Message, None, ImageSource]:
     """Return where images are read from, as the options say; copies are removed when ``resources`` close."""
-    if params.scratch_dir is not None and not params.preread_images:
-        stack = resources.enter_context(scratch_copy(particles, stack, params.scratch_dir))
-    if not params.preread_images:
-        return stack
-    return SubtomogramsInMemory(stack) if isinstance(stack, SubtomogramImages) else ImagesInMemory(stack)
-
-
-@contextmanager
-def scratch_copy(
-    particles: Particles, stack: ParticleStack | SubtomogramImages, scratch_dir: str
-) -> Iterator[ParticleStack | SubtomogramImages]:
-    """Copy all files into a new folder below ``scratch_dir``; read from them; remove them at the end."""
-    try:
-        os.makedirs(scratch_dir, exist_ok=True)
-        needed, free = sum(path.stat().st_size for path in stack.files), shutil.disk_usage(scratch_dir).free
-        if needed > free:
-            raise InputError(
-                f"No space in --scratch_dir {scratch_dir}: the stacks have {needed / 1e9:.2f} GB,"
-                f" {free / 1e9:.2f} GB are free; leave the option out or give another folder."
-            )
-        folder = Path(tempfile.mkdtemp(prefix="autorefine_", dir=scratch_dir))
-    except OSError as error:
-        raise InputError(f"--scratch_dir {scratch_dir} cannot be used: {error.strerror}.") from error
-    try:
-        copies: dict[Path, Path] = {}
-        for number, path in enumerate(stack.files):
-            ending = path.suffix if isinstance(stack, SubtomogramImages) else ".mrcs"
-            copies[path] = folder / f"{number:06d}{ending}"
-            shutil.copyfile(path, copies[path])
-        if isinstance(stack, SubtomogramImages):
-            yield stack.with_copies(copies)
-        else:
-            names = [_renamed(stack, row, name, copies) for row, name in enumerate(particles.image_name)]
-            yield ParticleStack(replace(particles, image_name=np.array(names, object)), project_dir=folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _renamed(stack: ParticleStack, row: int, name: str, copies: dict[Path, Path]) -> str:
-    number, _ = split_image_name(name)
-    copy = copies[Path(stack.place(row).file)].name
-    return copy if number is None else f"{number:06d}@{copy}"
+    if params.preread_images:
+        return SubtomogramsInMemory(stack) if isinstance(stack, SubtomogramImages) else ImagesInMemory(stack)
+    if params.scratch_dir is not None:
+        folder = resources.enter_context(scratch_folder(params.scratch_dir))
+        copies = yield from copy_to_scratch(stack.files, folder, keep_free=params.keep_free_scratch_GB)
+        return stack.with_copies(copies)
+    return stack.watched() if isinstance(stack, SubtomogramImages) else stack
 
 
 def memory_notes(stack: ParticleStack | SubtomogramImages, params: RefineParams) -> list[Message]:
@@ -130,13 +91,3 @@ def memory_notes(stack: ParticleStack | SubtomogramImages, params: RefineParams)
     if params.scratch_dir is not None:
         notes.append(Message(text="--scratch_dir is not used, because all images are kept in memory."))
     return notes
-
-
-def free_memory() -> int | None:
-    """Return the bytes of memory that new data can take, None where the system does not tell."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            lines = dict(line.split(":", 1) for line in file)
-        return int(lines["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return None

@@ -66,7 +66,7 @@ def refine(params: RefineParams) -> Iterator[Event]:
         yield from (*messages(inputs), *notes, *memory_notes(inputs.stack, params))
         yield from compilation_notes(options.devices)
         good, screening = yield from _screened(inputs, params, is_new=saved is None)
-        images = open_images(inputs.particles, inputs.stack, params, resources)
+        images = yield from open_images(inputs.stack, params, resources)
         problem = make_problem(inputs, good, images, params)
         first = 0 if saved is None else saved.iteration + 1
         files = RunFiles(

@@ -207,6 +207,28 @@ class RefineParams(RefineClusterParams):
             file_kind="folder",
         ),
     ] = None
+    keep_free_scratch_GB: Annotated[
+        float,
+        Param(
+            "Keep free on scratch",
+            "Room that copies leave on the scratch disc; stacks that do not fit are read where they are.",
+            COMPUTE,
+            unit="GB",
+            flags=("keep_free_scratch",),
+            minimum=0,
+            is_advanced=True,
+        ),
+    ] = 10.0
+    checksum_images: Annotated[
+        bool,
+        Param(
+            "Checksums of the images?",
+            "Read all stacks once more at the start and note their checksums; a run that goes on compares them."
+            " Not in RELION.",
+            COMPUTE,
+            is_advanced=True,
+        ),
+    ] = False
     cpu: Annotated[bool, Param("Do without a GPU?", "Do not use a GPU.", COMPUTE)] = False
     gpu: Annotated[
         str | None,

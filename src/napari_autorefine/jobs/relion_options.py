@@ -37,7 +37,6 @@ _ACCEPTED = {
     "dont_combine_weights_via_disc": _accept(_DISC),
     "no_parallel_disc_io": _accept("there are no MPI processes that could disturb each other"),
     "onthefly_shifts": _accept(_MEMORY),
-    "keep_free_scratch": _accept("the copy stops with a message when the scratch folder is full", 1),
     "reuse_scratch": _accept("stacks are copied anew for every run"),
     "keep_scratch": _accept("the scratch copy is removed at the end"),
     "free_gpu_memory": _accept(_MEMORY, 1),
