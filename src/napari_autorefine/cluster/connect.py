@@ -6,12 +6,14 @@ a network interface is named; its web pages are off.
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import importlib.util
 import logging
 import os
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -83,7 +85,8 @@ def connected(address: str, certificates: Certificates) -> Iterator[Any]:
         stack.enter_context(_quiet_logs())
         stack.enter_context(importlib.import_module("dask").config.set(_QUIET))
         try:
-            security = _security(distributed, certificates) if address.startswith("tls://") else None
+            security = _security(distributed, certificates) if address.startswith("tls://") else distributed.Security()
+            _knock(address, security)
             client = stack.enter_context(
                 distributed.Client(address, timeout=_CONNECT_S, security=security, set_as_default=False)
             )
@@ -110,6 +113,18 @@ def started(description: ClusterDescription) -> Iterator[Any]:
         except (OSError, ValueError, RuntimeError) as error:
             raise InputError(f"The processes of {description.source} cannot be started: {_line(error)}.") from error
         yield client
+
+
+def _knock(address: str, security: Any) -> None:
+    """Open and close a connection; a client that finds nobody would leave threads behind."""
+
+    async def knock() -> None:
+        arguments = security.get_connection_args("client")
+        comm = await importlib.import_module("distributed.comm").connect(address, timeout=_CONNECT_S, **arguments)
+        await comm.close()
+
+    with ThreadPoolExecutor(1) as thread:  # there may be a running event loop in this one
+        thread.submit(asyncio.run, knock()).result()
 
 
 def _local(description: ClusterDescription, security: Any) -> Any:
