@@ -73,7 +73,6 @@ def together(
     when: Callable[[DaskCrew, Progress], None] = lambda *_: None,
 ) -> tuple[list[RefinementState], list[str]]:
     """States and messages of a refinement by other processes; ``when`` is told of all progress."""
-    settle(client)
     crew = DaskCrew(client, patience_s=60.0, n_wanted=2)
     start = local_start(problem, options) if is_local else None
     states, texts = [], []
@@ -89,16 +88,6 @@ def together(
     finally:
         crew.close()
     return states, texts
-
-
-def settle(client: Any) -> None:
-    """Wait until processes that were killed have come back."""
-    for _ in range(60):
-        if len(client.nthreads()) == 2:
-            return
-        client.cluster.scale(2)
-        time.sleep(1.0)
-    raise AssertionError(f"processes that are there: {list(client.nthreads())}")
 
 
 def assert_same(found: list[RefinementState], expected: list[RefinementState]) -> None:
@@ -233,7 +222,6 @@ def test_a_process_of_another_version_is_refused(client: Any) -> None:
         before, napari_autorefine.__version__ = napari_autorefine.__version__, version
         return before
 
-    settle(client)
     first = sorted(client.nthreads())[0]
     (version,) = client.run(set_version, "9.9", workers=[first]).values()
     try:
