@@ -52,7 +52,7 @@ class DemoStaParams(JobParams):
         str, Param("Output", "Folder for tilt series and all jobs.", flags=("o",), file_kind="folder")
     ] = "demo_sta_output"
     n_particle: Annotated[int, Param("Particles", "Number of particles.", flags=("n",), minimum=8)] = 80
-    tilt_series: Annotated[int, Param("Tilt series", "Number of tilt series.", minimum=1)] = 2
+    tilt_series: Annotated[int, Param("Tilt series", "Number of tilt series.", minimum=1)] = 4
     tilt_step_deg: Annotated[float, Param("Tilt step", "Step between tilts.", unit="deg", minimum=1, maximum=20)] = 4.0
     pixel_size_A: Annotated[
         float,

@@ -200,5 +200,6 @@ def program_of(comments: tuple[str, ...]) -> tuple[str, str]:
     command = comments[1] if len(comments) > 1 else ""
     match = re.search(r"version\s+(\S+)", first)
     if "napari-autorefine" in first:
-        return f"napari-autorefine {first.rpartition(' ')[2]}", command
+        found = re.search(r"napari-autorefine ([^\s;]+)", first)
+        return f"napari-autorefine {found[1] if found else ''}".strip(), command
     return f"RELION {match[1]}" if match else first, command
