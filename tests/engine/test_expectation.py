@@ -16,11 +16,11 @@ MIXED = {"is_premultiplied": True}  # one optics group is, one is not
 
 def volumes(**changes: object) -> half_sets.Case:
     files = tomo_sets.Files(**{name: changes.pop(name) for name in list(changes) if name in tomo_sets.Files.__slots__})
-    return half_sets.Case(form="volume", files=files, n_particle=4, **changes)
+    return half_sets.Case(form="volume", files=files, **{"n_particle": 4, **changes})
 
 
 def stacks(**changes: object) -> half_sets.Case:
-    return half_sets.Case(form="tilt_stack", n_particle=4, **changes)
+    return half_sets.Case(form="tilt_stack", **{"n_particle": 4, **changes})
 
 
 CASES = {
@@ -40,7 +40,9 @@ CASES = {
     "volumes without weights": volumes(has_weights=False, is_plain=True),
     "volumes, local": volumes(is_local=True, **MIXED),
     "volumes, screened": volumes(is_local=True, screen_size=4, **MIXED),
-    "volumes, parents first": volumes(healpix_order=1, screen_size=4, **MIXED),
+    "volumes, parents first": volumes(healpix_order=1, screen_size=4, image_gain=10.0, **MIXED),
+    "volumes, many shifts": volumes(is_local=True, screen_size=4, offset_step_A=2.0, n_particle=2),
+    "volumes, many shifts, global": volumes(offset_step_A=3.0, n_particle=2),
     "volumes, correlation": volumes(is_cc=True, **MIXED),
     "volumes, tilt prior": volumes(sigma_tilt_deg=20.0, **MIXED),
     "stacks": stacks(has_prior=True, **MIXED),
@@ -48,6 +50,7 @@ CASES = {
     "stacks, local": stacks(is_local=True, has_prior=True, **MIXED),
     "stacks, screened": stacks(is_local=True, screen_size=4, **MIXED),
     "stacks, global, screened": stacks(screen_size=4, **MIXED),
+    "stacks, many shifts": stacks(is_local=True, screen_size=4, offset_step_A=2.0, n_particle=2),
     "stacks, correlation": stacks(is_cc=True, **MIXED),
     "stacks, tilt prior": stacks(sigma_tilt_deg=20.0, **MIXED),
 }
@@ -61,16 +64,21 @@ def engine_and_oracle(
     return found, [half_sets.outcome(found, i) for i in found.members]
 
 
+def looseness(found: half_sets.Found) -> float:
+    """Many shifts are made from few functions; of a flat posterior on a fine grid some orientations stand for all."""
+    return 15.0 if found.case.healpix_order or found.case.offset_step_A < half_sets.STEP_A else 1.0
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_poses_and_weights_are_those_of_the_explicit_sum(name: str) -> None:
     found, expected = engine_and_oracle(name)
     for i, (_, options, own) in zip(found.members, expected, strict=True):
         o, t = own.best
-        assert found.poses.p_max[i] == pytest.approx(own.weights.max(), rel=2e-3)
+        assert found.poses.p_max[i] == pytest.approx(own.weights.max(), rel=2e-3 * looseness(found))
         np.testing.assert_allclose(euler_to_matrix(found.poses.euler_deg[i]), options.rotations[o], atol=1e-6)
         np.testing.assert_allclose(found.poses.origin_A[i], own.total_origin_A[t], atol=1e-6)
         if not found.case.is_cc:
-            assert found.poses.log_likelihood[i] == pytest.approx(own.log_evidence, abs=2e-2)
+            assert found.poses.log_likelihood[i] == pytest.approx(own.log_evidence, abs=2e-2 * looseness(found))
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -79,7 +87,7 @@ def test_noise_and_norm_sums_are_those_of_the_explicit_sum(name: str) -> None:
     statistics, group = found.statistics, found.setup.problem.particles.optics_index[found.members]
     for g in (0, 1):
         noise = np.sum([own.noise for (_, _, own), h in zip(expected, group, strict=True) if h == g], axis=0)
-        np.testing.assert_allclose(statistics.noise[g], noise, rtol=1e-3)
+        np.testing.assert_allclose(statistics.noise[g], noise, rtol=1e-3 * looseness(found))
         count = np.sum([seen.count for (seen, _, _), h in zip(expected, group, strict=True) if h == g], axis=0)
         np.testing.assert_allclose(statistics.count[g], count, rtol=COUNT_TOLERANCE, atol=0.02 * count.max())
         assert statistics.weight[g] == pytest.approx(np.count_nonzero(group == g), rel=1e-3)
@@ -101,7 +109,7 @@ def test_scale_offset_and_direction_sums_are_those_of_the_explicit_sum(name: str
     np.testing.assert_allclose(statistics.scale_cross, cross, rtol=2e-3, atol=2e-3 * np.abs(cross).max())
     np.testing.assert_allclose(statistics.scale_power, power, rtol=2e-3)
     assert statistics.offset_square == pytest.approx(sum(own.offset_square for own in outcomes), rel=1e-3)
-    assert statistics.p_max == pytest.approx(sum(own.weights.max() for own in outcomes), rel=1e-3)
+    assert statistics.p_max == pytest.approx(sum(own.weights.max() for own in outcomes), rel=1e-3 * looseness(found))
     directions = np.zeros(len(statistics.direction))
     for _, options, own in expected:
         np.add.at(directions, options.directions, own.weights.sum(axis=1))

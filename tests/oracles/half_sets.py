@@ -25,7 +25,7 @@ from napari_autorefine.model.particles import Form, Particles
 BOX, VOXEL_A, DIAMETER_A = 16, 5.0, 56.0
 STEP_DEG, STEP_A = 60.0, 6.0
 N_SHELL = BOX // 2 + 1
-SIGMA2 = {"image": 1 / 300, "volume": 1 / 250000, "tilt_stack": 1 / 60}
+SIGMA2 = {"image": 1 / 300, "volume": 1 / 400000, "tilt_stack": 1 / 200}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +48,7 @@ class Case:
     files: tomo_sets.Files = field(default_factory=tomo_sets.Files)
     zero_mask: bool = True
     healpix_order: int = 0
+    offset_step_A: float = STEP_A
     sigma_tilt_deg: float = -1.0
 
     @property
@@ -127,7 +128,7 @@ def tiny_problem(case: Case) -> tuple[RefinementProblem, list[np.ndarray]]:
             "volume": lambda i: tomo_sets.volume(particles, i, data, case.files, rng),
             "tilt_stack": lambda i: tomo_sets.tilt_stack(particles, i, data, rng),
         }[case.form]
-        images = [for_one(i).astype(np.float32) for i in range(case.n_particle)]
+        images = [(case.image_gain * for_one(i)).astype(np.float32) for i in range(case.n_particle)]
 
     def read(index: np.ndarray) -> np.ndarray | list[np.ndarray]:
         own = [images[i] for i in index]
@@ -187,7 +188,7 @@ def run(case: Case) -> Found:
     orientations = make_orientation_grid(case.healpix_order, setup.group)
     sampling = Sampling(
         symmetry="D2", healpix_order=case.healpix_order, psi_step_deg=STEP_DEG / 2**case.healpix_order,
-        offset_range_A=STEP_A, offset_step_A=STEP_A, perturbation=0.27, is_local=case.is_local, sigma_angle_deg=25.0,
+        offset_range_A=STEP_A, offset_step_A=case.offset_step_A, perturbation=0.27, is_local=case.is_local, sigma_angle_deg=25.0,
         is_3d_translation=setup.is_of_tomograms,
     )  # fmt: skip
     plan = IterationPlan(
@@ -259,9 +260,11 @@ def candidates(found: Found, i: int) -> posterior.Candidates:
         dir_idx, psi_idx, log_prior = dir_idx[weight > 0], psi_idx[weight > 0], np.log(weight[weight > 0])
     else:
         log_prior = np.log(tiny_model(orientations.n_dir).pdf_direction)[dir_idx]
-    coarse_A = np.array([p[::-1] for p in product((-STEP_A, 0, STEP_A), repeat=dim) if np.linalg.norm(p) < 6.5])
-    part = np.array([p[::-1] for p in product((-STEP_A / 4, STEP_A / 4), repeat=dim)])
-    fine_A = coarse_A[:, None] + part + job.grid.perturbation * STEP_A
+    step_A = found.case.offset_step_A
+    axis = np.arange(-STEP_A, STEP_A + 1e-6, step_A)
+    coarse_A = np.array([p[::-1] for p in product(axis, repeat=dim) if np.linalg.norm(p) < STEP_A + 0.1])
+    part = np.array([p[::-1] for p in product((-step_A / 4, step_A / 4), repeat=dim)])
+    fine_A = coarse_A[:, None] + part + job.grid.perturbation * step_A
     return posterior.Candidates(
         rotations=_rotations(found, orientations.child_eulers(dir_idx, psi_idx)),
         directions=np.repeat(dir_idx, 8),
@@ -287,7 +290,7 @@ def winner(found: Found, seen: posterior.View, projections: np.ndarray, options:
     orientations = job.grid.orientations
     dir_idx, psi_idx = np.divmod(np.arange(orientations.n_orientation), orientations.n_psi)
     rotations = _rotations(found, orientations.coarse_eulers(dir_idx, psi_idx))
-    trial_A = options.prior_shifts_A[::n_child] + job.grid.perturbation * STEP_A
+    trial_A = options.prior_shifts_A[::n_child] + job.grid.perturbation * found.case.offset_step_A
     coarse = posterior.correlation(seen, posterior.slices_of(seen, model, rotations), trial_A, 8)
     o, t = divmod(int(coarse.argmax()), coarse.shape[1])
     fine = np.full((len(projections), len(options.shifts_A)), -np.inf)

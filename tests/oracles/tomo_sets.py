@@ -131,7 +131,7 @@ def volume(particles: Particles, i: int, data: TomogramData, files: Files, rng: 
     seen = phantoms.ASYMMETRIC.rotated(imaging.rotation(particles.euler_deg[i]))
     seen = replace(seen, centers_A=seen.centers_A - particles.origin_A[i])
     clean = seen.map(optics.box_size, optics.pixel_size_A)
-    noise = 0.15 * rng.standard_normal(clean.shape)
+    noise = 0.1 * rng.standard_normal(clean.shape)
     if data.read_weights is None:
         return clean + noise
     contrast, multiplicity = contrast_and_multiplicity(optics.box_size, i)
@@ -159,7 +159,7 @@ def tilt_stack(particles: Particles, i: int, data: TomogramData, rng: np.random.
         )
         height_px = rows.coordinate[i] / tomogram.pixel_size_A
         transfer = imaging.tilt_transfer(optics, tomogram, tilt, height_px, points).reshape(image.shape)
-        noise = np.fft.fft2(2.0 * rng.standard_normal(image.shape))
+        noise = np.fft.fft2(rng.standard_normal(image.shape))
         noise = noise * np.sqrt(transfer) if optics.is_premultiplied else noise
         stack.append(np.fft.ifft2(np.fft.fft2(image) * transfer + noise).real)
     return np.stack(stack)
