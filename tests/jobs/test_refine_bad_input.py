@@ -236,7 +236,7 @@ def test_no_space(
     particle_set: ParticleSet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr("napari_autorefine.jobs.refine_inputs.shutil.disk_usage", lambda path: usage(100, 99, 1))
+    monkeypatch.setattr("napari_autorefine.jobs.refine_plan.shutil.disk_usage", lambda path: usage(100, 99, 1))
     assert main(particle_set.line("--cpu")) == 2
     assert "No space left" in capsys.readouterr().err
     assert not particle_set.output.parent.exists()

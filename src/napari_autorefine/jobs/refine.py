@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +24,12 @@ from napari_autorefine.jobs.compilation import compilation_notes
 from napari_autorefine.jobs.continuing import resumed, saved_state, usable_state
 from napari_autorefine.jobs.crew_source import crew_of, gpu_groups, not_used
 from napari_autorefine.jobs.image_source import ImageSource, memory_notes, open_images
+from napari_autorefine.jobs.image_states import Noted, compare_images, note_images
 from napari_autorefine.jobs.output_lock import one_at_a_time
 from napari_autorefine.jobs.record import output_of
-from napari_autorefine.jobs.refine_inputs import RefineInputs, check_output, check_space, load_inputs, messages
+from napari_autorefine.jobs.refine_inputs import RefineInputs, check_output, load_inputs, messages
 from napari_autorefine.jobs.refine_params import RefineParams
+from napari_autorefine.jobs.refine_plan import check_plan, make_plan, plan_messages
 from napari_autorefine.jobs.refine_tomo_inputs import tomogram_data, with_files_of_set
 from napari_autorefine.jobs.relion_options import FOREIGN_OPTIONS
 from napari_autorefine.jobs.run_files import RunFiles, assign_halves
@@ -62,10 +65,18 @@ def refine(params: RefineParams) -> Iterator[Event]:
         if crew is not None:
             params = yield from _met(crew, inputs, params)
         RunFolder(params.output).prepare()
-        check_space(inputs, params.output)
-        yield from (*messages(inputs), *notes, *memory_notes(inputs.stack, params))
+        plan = make_plan(params, inputs, options)
+        check_plan(plan, params, inputs)
+        yield from (
+            *messages(inputs),
+            *notes,
+            *memory_notes(inputs.stack, params),
+            *plan_messages(plan, params, options),
+        )
+        options = replace(options, memory_bytes=plan.memory_bytes)
         yield from compilation_notes(options.devices)
         good, screening = yield from _screened(inputs, params, is_new=saved is None)
+        noted = yield from _noted_images(inputs, params, saved)
         images = yield from open_images(inputs.stack, params, resources)
         problem = make_problem(inputs, good, images, params)
         first = 0 if saved is None else saved.iteration + 1
@@ -76,7 +87,7 @@ def refine(params: RefineParams) -> Iterator[Event]:
             first=first,
             project=None if inputs.tomo is None else inputs.tomo.files,
         )
-        files.write_start(screening, inputs.particles, resampled_mask=_resampled_mask(inputs))
+        files.write_start(screening, inputs.particles, resampled_mask=_resampled_mask(inputs), images=noted)
         last: RefinementState | None = None
         try:
             for item in loop.refine(problem, options, _state(saved, params), crew=crew):
@@ -100,6 +111,15 @@ def _met(crew: DaskCrew, inputs: RefineInputs, params: RefineParams) -> Generato
     yield from not_used(params, preread=params.preread_images, scratch=params.scratch_dir is not None)
     yield from crew.greet(inputs.stack.read, len(inputs.particles))
     return params.model_copy(update={"preread_images": False, "scratch_dir": None})
+
+
+def _noted_images(inputs: RefineInputs, params: RefineParams, saved: SavedRun | None) -> Generator[Event, None, Noted]:
+    """Compare image files with what was noted of them when the run began; return what is noted of them now."""
+    before = {} if saved is None else saved.params.get("images", {})
+    yield from compare_images(before, inputs.stack.files)
+    if before and ("sha256" in next(iter(before.values()))) == params.checksum_images:
+        return dict(before)
+    return (yield from note_images(inputs.stack.files, has_checksums=params.checksum_images))
 
 
 def _state(saved: SavedRun | None, params: RefineParams) -> RefinementState | None:

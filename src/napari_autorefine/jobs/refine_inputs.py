@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -119,18 +118,6 @@ def check_output(params: RefineParams) -> None:
     for path in (params.particles, *_reference_paths(params.reference), params.mask):
         if path is not None and Path(path).resolve() in own:
             raise InputError(f"{path} has the name of a file that the run itself writes; choose another --o.")
-
-
-def check_space(inputs: RefineInputs, output: str) -> None:
-    """Check that at least the files of one iteration fit on the disc."""
-    n_voxel = inputs.references[0].size
-    needed = 4 * 4 * n_voxel + 400 * len(inputs.particles)
-    free = shutil.disk_usage(Path(output).parent).free
-    if free < needed:
-        raise InputError(
-            f"No space left for the output in {Path(output).parent}: one iteration needs {needed / 1e6:.0f} MB,"
-            f" {free / 1e6:.0f} MB are free; free some or choose another --o."
-        )
 
 
 def _check_particles(particles: Particles, params: RefineParams) -> None:

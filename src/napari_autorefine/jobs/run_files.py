@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,15 +60,23 @@ class RunFiles:
         self._record: dict[str, Any] = {}
 
     def write_start(
-        self, screening: Screening, all_particles: Particles, *, resampled_mask: Volume | None = None
+        self,
+        screening: Screening,
+        all_particles: Particles,
+        *,
+        resampled_mask: Volume | None = None,
+        images: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write parameters, images set aside and a mask that had to change; remove what ``--overwrite`` replaces."""
+        """Write parameters, images set aside and a mask that had to change; remove what ``--overwrite`` replaces.
+
+        ``images`` is what is noted of the image files.
+        """
         remove_leftovers(Path(self._params.output))
         if self._params.overwrite:
             remove_run(Path(self._params.output), after=self._first - 1)
         if self._params.continue_from is not None:
             self._outputs["optimiser"] = self._params.continue_from
-        self._record = record_values("refine", self._params, {})
+        self._record = record_values("refine", self._params, {}) | {"images": dict(images or {})}
         self._outputs["parameters"] = str(self._folder.write_params(self._record))
         if resampled_mask is not None:
             mask_path = self._folder.path("solvent_mask.mrc")
