@@ -301,9 +301,8 @@ def main() -> None:
             )
     for count in (1, 2):
         wall, cpu = best[0].wall / best[count].wall, best[0].cpu / best[count].cpu
-        print(
-            f"{count} processes: {wall:.2f} times as fast, {100 * wall / count:.0f} %; of the CPU time {100 * cpu:.0f} %"
-        )
+        share = f"{100 * wall / count:.0f} %; alone it took {100 * cpu:.0f} % of their CPU time"
+        print(f"{count} processes: {wall:.2f} times as fast, {share}.")
     moved = (states[2].poses.euler_deg != states[0].poses.euler_deg).any(axis=1).sum()
     far = max(
         float((a.map - b.map).std() / b.map.std()) for a, b in zip(states[2].halves, states[0].halves, strict=True)
