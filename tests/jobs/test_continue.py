@@ -244,7 +244,7 @@ def test_an_interruption_between_two_renames_leaves_no_half_iteration(
 
 def test_what_a_killed_run_left_is_swept_up_and_nothing_else(stopped: Path) -> None:
     output = stopped / "Refine3D"
-    gone = [".77.run_it004_data.star", "..77.run_it004_data.star.77.tmp", ".run_params.json.77.tmp"]
+    gone = [".run.77.probe", ".77.run_it004_data.star", "..77.run_it004_data.star.77.tmp", ".run_params.json.77.tmp"]
     kept = [".77.other_it004_data.star", ".run_notes.77.tmp", "run_it004_notes.txt", ".run_job"]
     for name in (*gone, *kept):
         (output / name).touch()

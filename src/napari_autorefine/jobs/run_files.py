@@ -141,8 +141,9 @@ def remove_leftovers(prefix: Path) -> None:
     """Remove temporary files that a run of this name left when it was killed."""
     for path in prefix.parent.iterdir() if prefix.parent.is_dir() else ():
         found = _TEMPORARY.fullmatch(path.name)
-        name = "" if found is None else found["inner"] or found["plain"]
-        if name.startswith(prefix.name) and _OWN_FILE.match(name[len(prefix.name) :]):
+        name = "" if found is None else found["inner"] or found["plain"] or ""
+        is_probe = re.fullmatch(rf"\.{re.escape(prefix.name)}\.\d+\.probe", path.name)
+        if is_probe or (name.startswith(prefix.name) and _OWN_FILE.match(name[len(prefix.name) :])):
             path.unlink(missing_ok=True)
 
 
