@@ -51,6 +51,18 @@ def two_groups() -> RefinementProblem:
     )
 
 
+@lru_cache(maxsize=1)
+def volumes() -> RefinementProblem:
+    """Subtomograms with their CTF volumes."""
+    return half_sets.tiny_problem(Case(n_particle=12, form="volume"))[0]
+
+
+@lru_cache(maxsize=1)
+def tilt_stacks() -> RefinementProblem:
+    """Stacks of tilt images with their tilt series."""
+    return half_sets.tiny_problem(Case(n_particle=12, form="tilt_stack"))[0]
+
+
 @lru_cache(maxsize=8)
 def alone(problem: Callable[[], RefinementProblem], options: RefineOptions, *, is_local: bool) -> list[RefinementState]:
     """States of a refinement in this process."""
@@ -118,6 +130,18 @@ def test_two_processes_find_what_one_finds(
     assert_same(found, alone(problem, options, is_local=is_local))
     assert any("2 processes on 1 computer" in text for text in texts)
     assert not any("Lost" in text for text in texts)
+
+
+@pytest.mark.parametrize("problem", [volumes, tilt_stacks])
+def test_particles_of_tomograms_are_searched_by_two_processes(
+    client: Any, problem: Callable[[], RefinementProblem]
+) -> None:
+    options = replace(
+        OPTIONS, symmetry="D2", particle_diameter_A=half_sets.DIAMETER_A, healpix_order=0, max_iterations=1,
+        offset_range_px=1.0,
+    )  # fmt: skip
+    found, _ = together(client, problem, options)
+    assert_same(found, alone(problem, options, is_local=False))
 
 
 def test_a_last_iteration_with_both_halves_is_the_same(client: Any) -> None:

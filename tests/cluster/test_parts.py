@@ -28,6 +28,7 @@ from napari_autorefine.errors import InputError
 from napari_autorefine.io.stack import ParticleStack
 from napari_autorefine.io.star import read_particles
 from napari_autorefine.jobs.crew_source import gpu_groups
+from napari_autorefine.model.particles import Form
 
 CONTRACT = Contract(session="run/1", threads=1, devices=(), cache_bytes=1 << 20, memory_bytes=4 << 30)
 
@@ -99,27 +100,29 @@ def test_chunks_give_every_process_work(n_block: int, n_worker: int, threads: in
     assert n_block < 2 * n_worker or n_block / size >= n_worker
 
 
-def work_of(n: int, n_worker: int, threads: int, *, is_local: bool) -> tuple[HalfWork, SearchStep, np.ndarray]:
-    case = Case(n_particle=n, is_local=is_local)
+def work_of(case: Case, n_worker: int) -> tuple[HalfWork, SearchStep, np.ndarray]:
+    """A tiny half-set cut for some processes, its search, and its order."""
+    is_local = case.is_local
     found = half_sets.run(case)
     job = found.job
     sampling = Sampling(
         symmetry="D2", healpix_order=0, psi_step_deg=60.0, offset_range_A=6.0, offset_step_A=6.0, perturbation=0.27,
-        is_local=is_local, sigma_angle_deg=25.0,
+        is_local=is_local, sigma_angle_deg=25.0, is_3d_translation=case.form != "image",
     )  # fmt: skip
-    model = half_sets.tiny_model(job.grid.orientations.n_dir)
+    model = half_sets.tiny_model(job.grid.orientations.n_dir, case.form)
     step = SearchStep(plan=job.plan, sampling=sampling, poses=job.source.poses, models=(model, model))
     table = PoseTable.like(job.source.poses)
     work = HalfWork(found.setup, step, (1, 1), n_dir=job.grid.orientations.n_dir, table=table)
-    work.cut(n_worker, threads)
+    work.cut(n_worker, 1)
     order = work_order(found.setup.members(1), step.poses.euler_deg, is_local=is_local)
     return work, step, order
 
 
 @pytest.mark.parametrize("is_local", [False, True])
 def test_blocks_are_those_of_a_single_process(is_local: bool) -> None:
-    work, _, order = work_of(160, 2, 1, is_local=is_local)
-    group = half_sets.tiny_particles(Case(), 160).optics_index
+    case = Case(n_particle=160, is_local=is_local)
+    work, _, order = work_of(case, 2)
+    group = half_sets.tiny_particles(case, 160).optics_index
     expected = cut_into_blocks(order, group, 16)
     cut = [block for chunk in work.chunks.values() for block in cut_into_blocks(chunk.particles, group, 16)]
     assert len(work.chunks) > 2
@@ -127,7 +130,7 @@ def test_blocks_are_those_of_a_single_process(is_local: bool) -> None:
 
 
 def test_chunks_go_to_the_process_that_has_read_them() -> None:
-    work, _, _ = work_of(160, 1, 1, is_local=False)
+    work, _, _ = work_of(Case(n_particle=160), 1)
     members = [Member(address=str(i), serial=i, greeting=greeting(), contract=CONTRACT) for i in range(2)]
     home = np.full(160, -1)
     last = work.chunks[len(work.chunks) - 1]
@@ -149,11 +152,10 @@ def machine(tmp_path: Path) -> Iterator[cupy_stand_in.Machine]:
         yield found
 
 
-def searched(contract: Contract, *, is_local: bool) -> tuple[half_sets.Found, Session, np.ndarray, np.ndarray]:
+def searched(contract: Contract, case: Case) -> tuple[half_sets.Found, Session, np.ndarray, np.ndarray]:
     """Half-set 1 of the tiny set by a session, chunk by chunk, and its volume."""
-    case = Case(is_local=is_local, n_particle=16)
     found = half_sets.run(case)
-    work, step, _ = work_of(16, 1, 1, is_local=is_local)
+    work, step, _ = work_of(case, 1)
     session = Session(lean_setup(found.setup), contract)
     own = Step(plan=step.plan, sampling=step.sampling, poses=step.poses)
     assert session.begin((1, 1), own, step.models[0]) > 0
@@ -171,9 +173,10 @@ def searched(contract: Contract, *, is_local: bool) -> tuple[half_sets.Found, Se
     return found, session, eulers, sums.data
 
 
+@pytest.mark.parametrize("form", ["image", "volume", "tilt_stack"])
 @pytest.mark.parametrize("is_local", [False, True])
-def test_a_session_does_what_a_single_process_does(is_local: bool) -> None:
-    found, session, eulers, data = searched(CONTRACT, is_local=is_local)
+def test_a_session_does_what_a_single_process_does(is_local: bool, form: Form) -> None:
+    found, session, eulers, data = searched(CONTRACT, Case(n_particle=16, is_local=is_local, form=form))
     np.testing.assert_array_equal(eulers[found.members], found.poses.euler_deg[found.members])
     np.testing.assert_allclose(data, found.accumulators.data, atol=1e-6 * np.abs(data).max())
     assert session.cache.n_read == len(found.members)
@@ -182,7 +185,7 @@ def test_a_session_does_what_a_single_process_does(is_local: bool) -> None:
 
 def test_a_session_uses_its_own_gpus(machine: cupy_stand_in.Machine) -> None:
     before = machine.used.get(0, 0)
-    found, session, eulers, data = searched(replace(CONTRACT, devices=(1,)), is_local=False)
+    found, session, eulers, data = searched(replace(CONTRACT, devices=(1,)), Case(n_particle=16))
     np.testing.assert_array_equal(eulers[found.members], found.poses.euler_deg[found.members])
     np.testing.assert_allclose(data, found.accumulators.data, atol=1e-5 * np.abs(data).max())
     assert machine.launches > 15 and machine.used.get(0, 0) == before
