@@ -36,6 +36,7 @@ _ROW_BYTES, _NEW_COLUMNS_BYTES, _SHELL_BYTES, _DIRECTION_BYTES = 100, 230, 60, 1
 _ITERATIONS = 15
 _FINE_PER_PARTICLE, _SAMPLE_S = 150, 30e-9  # slices of a particle in a local search; made, compared and inserted
 _READ_S = 1e-7
+_PARENT_ORDER, _LESS_BY_PARENTS = 2, 8
 _PRODUCT = 256
 
 
@@ -49,7 +50,7 @@ class RunPlan:
     memory_bytes : what tables may take
     device_bytes : memory of each GPU in the last iteration with single particles
     iteration_bytes, final_bytes : files of an iteration, and of the end
-    first_s, last_s : time of the first and of the last iteration on the host
+    first_s, last_s : time of the first and of the last iteration on the host, 0 where nobody knows
     """
 
     peak_bytes: int
@@ -122,8 +123,9 @@ def plan_messages(plan: RunPlan, params: RefineParams, options: RefineOptions) -
         parts.append(f"{_gb(plan.device_bytes)} on each GPU in the last iteration")
     run, room = plan.run_bytes(params.keep_iterations), _room(folder)
     parts.append(f"{_gb(plan.iteration_bytes)} of files per iteration, about {_gb(run)} in all ({_gb(room)} free)")
-    if not options.devices and not params.has_crew:
-        parts.append(f"about {duration(plan.first_s)} for the first iteration, {duration(plan.last_s)} for the last")
+    if not options.devices and not params.has_crew and plan.first_s > 0:
+        first, last = (duration(max(1.0, seconds)) for seconds in (plan.first_s, plan.last_s))
+        parts.append(f"very roughly {first} for the first iteration, {last} for the last")
     yield Message(text=f"Expected: {'; '.join(parts)}.")
     if plan.memory_bytes < options.memory_bytes:
         text = f"Memory is scarce: tables that save time get {_gb(plan.memory_bytes)} instead of"
@@ -163,7 +165,9 @@ def _file_bytes(params: RefineParams, inputs: RefineInputs, box: int) -> tuple[i
 
 
 def _seconds(inputs: RefineInputs, options: RefineOptions) -> tuple[float, float]:
-    """Return the times of the first and of the last iteration on the host."""
+    """Return the times of the first and of the last iteration on the host, 0 for particles of tomograms."""
+    if inputs.particles.form != "image":
+        return 0.0, 0.0
     n, voxel_A = len(inputs.particles), inputs.voxel_size_A
     box = inputs.references[0].shape[0]
     sampling = initial_sampling(options, voxel_size_A=voxel_A)
@@ -177,6 +181,8 @@ def _seconds(inputs: RefineInputs, options: RefineOptions) -> tuple[float, float
     n_rot = (
         12 * 4**options.healpix_order * (360.0 / sampling.psi_step_deg) / len(point_group(options.symmetry).operators)
     )
+    if options.healpix_order > _PARENT_ORDER:  # parents are compared first, and few are left
+        n_rot /= _LESS_BY_PARENTS
     n_shift = pi * (options.offset_range_px / options.offset_step_px) ** 2 + 1
     operations = 2.0 * n_rot * (pi / 4 * size**2) * (n_shift + 1)
     reading = _READ_S * box**2 * n
