@@ -238,3 +238,19 @@ def test_names_of_state_folders() -> None:
     assert state_folder("a/run") == Path("a/.run_job")
     assert state_folder("a/map_2.5A.mrc") == Path("a/.map_2.5A_job")
     assert state_folder("a/run.v2") == Path("a/.run.v2_job")
+
+
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="only Linux shares processors between sessions")
+@pytest.mark.parametrize(("given", "nice"), [("", 10), ("3", 3), ("0", 0)])
+def test_a_job_and_its_session_are_nice(
+    slow_job: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, nice: int
+) -> None:
+    monkeypatch.setenv("AUTOREFINE_NICE", given)
+    job = start("slow", {"output": "count.mrc"}, tmp_path)
+    assert until(lambda: any(isinstance(one.event, Progress) for one in job.events()[0])), job.status()
+    pid = job.info.pid or 0
+    found = psutil.Process(pid).nice(), Path(f"/proc/{pid}/autogroup").read_text().split()[-1]
+    for _ in range(3):
+        job.cancel()
+    job.wait(20)
+    assert found == (nice, str(nice))

@@ -43,6 +43,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason=reason))
 
 
+@pytest.fixture(autouse=True)
+def jobs_that_are_not_nice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs get their share of the processors beside other tests."""
+    monkeypatch.setenv("AUTOREFINE_NICE", "0")
+
+
 @pytest.fixture
 def make_viewer(make_napari_viewer: Callable[..., Any], plugin: Any) -> Callable[..., Any]:
     """``make_napari_viewer`` with this plugin registered; call it with ``show=True`` for images of the screen."""

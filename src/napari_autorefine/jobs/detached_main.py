@@ -17,7 +17,7 @@ import psutil
 from napari_autorefine.jobs.detached_run import POLL_S, run_job
 from napari_autorefine.jobs.job_folder import HEARTBEAT_S, JobFolder, JobStatus
 
-_NICE = 10
+_NICE, _NICEST = 10, 19
 _AUTOGROUP = Path("/proc/self/autogroup")
 _INTERRUPT_AFTER_S, _GIVE_UP_AFTER_S = 3.0, 60.0
 
@@ -96,13 +96,17 @@ def _be_polite() -> None:
     """Leave the window in front when all cores are busy.
 
     Linux shares processors between sessions first, whatever the niceness of the processes in them: a job of its own
-    session needs a nice session (``man 7 sched``, autogroup).
+    session needs a nice session (``man 7 sched``, autogroup). AUTOREFINE_NICE from 0 to 19 is taken instead of 10.
     """
+    given = os.environ.get("AUTOREFINE_NICE", "")
+    nice = min(int(given), _NICEST) if given.isdigit() else _NICE
+    if not nice:
+        return
     with contextlib.suppress(psutil.Error, OSError, AttributeError):
-        psutil.Process().nice(psutil.BELOW_NORMAL_PRIORITY_CLASS if sys.platform == "win32" else _NICE)
+        psutil.Process().nice(psutil.BELOW_NORMAL_PRIORITY_CLASS if sys.platform == "win32" else nice)
     with contextlib.suppress(OSError):
         if _AUTOGROUP.exists() and os.getsid(0) == os.getpid():
-            _AUTOGROUP.write_text(str(_NICE), encoding="ascii")
+            _AUTOGROUP.write_text(str(nice), encoding="ascii")
 
 
 if __name__ == "__main__":
