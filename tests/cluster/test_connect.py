@@ -35,7 +35,7 @@ def listening() -> set[str]:
     return found
 
 
-def test_nothing_listens_beyond_this_computer_and_connections_are_encrypted_when_asked() -> None:
+def test_nothing_listens_beyond_this_computer_and_connections_are_encrypted_when_asked(tmp_path: Path) -> None:
     pytest.importorskip("cryptography", reason="cryptography is not installed")
     before = listening()
     with started(ClusterDescription(kind="local", n_workers=1, tls=True)) as client:
@@ -45,6 +45,16 @@ def test_nothing_listens_beyond_this_computer_and_connections_are_encrypted_when
         assert client.dashboard_link is None or "127.0.0.1" in client.dashboard_link
         with pytest.raises(InputError, match="certificates"), connected(client.scheduler.address, Certificates()):
             pass
+        for name, text in client.security.get_tls_config_for_role("client").items():
+            (tmp_path / f"{name}.pem").write_text(text or "")
+        ours = Certificates(
+            **{
+                ours: str(tmp_path / f"{theirs}.pem")
+                for ours, theirs in (("ca", "ca_file"), ("certificate", "cert"), ("key", "key"))
+            }
+        )
+        with connected(client.scheduler.address, ours) as other:
+            assert other.nthreads() == client.nthreads()
         plain = connected(client.scheduler.address.replace("tls", "tcp"), Certificates())
         with pytest.raises(InputError, match="no scheduler that answers"), plain:  # there is no way in
             pass
@@ -132,7 +142,8 @@ for word in sys.argv[1:]:
 @pytest.fixture
 def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Programs sbatch and scancel that run jobs on this computer; gives the file of submitted scripts."""
-    pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is not installed")
+    for package in ("dask_jobqueue", "cryptography"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
     log, out = tmp_path / "submitted.txt", tmp_path / "jobs.log"
     for name, text in (("sbatch", SBATCH), ("scancel", SCANCEL)):
         program = tmp_path / "bin" / name
@@ -152,15 +163,20 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_slurm_jobs_join(slurm: Path) -> None:
     description = ClusterDescription(
         kind="slurm", n_workers=1, cores=2, memory="2GB", queue="long", interface="lo", directives=("--gres=gpu:1",),
-        prologue=("export STARTED=yes",),
+        prologue=("export STARTED=yes",), tls=True,
     )  # fmt: skip
     with started(description) as client:
+        assert client.scheduler.address.startswith("tls://127.0.0.1:")
         crew = DaskCrew(client, patience_s=60.0, n_wanted=1)
         list(crew.greet(lambda indices: indices, 4))
         (member,) = crew.pool.members
+        assert member.address.startswith("tls://127.0.0.1:")
+        (folder,) = slurm.parent.glob(".autorefine_tls_*")
+        assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
         assert member.contract.threads == 2 and not member.greeting.is_shared
         assert client.run(os.getenv, "STARTED") == {member.address: "yes"}
         crew.close()
+    assert not list(slurm.parent.glob(".*"))  # certificates are removed
     script = slurm.read_text()
     for line in ("#SBATCH --gres=gpu:1", "#SBATCH -p long", "#SBATCH --cpus-per-task=2", "export STARTED=yes"):
         assert line in script

@@ -188,6 +188,7 @@ def test_a_killed_process_costs_its_blocks_only(
     assert len(lost) <= n_process  # volumes may have been fetched before the process ended
     if is_time(Progress(stage="", done=1, total=80)):
         assert lost
+        assert n_process == 1 or any(text.startswith("Joined") for text in texts)
 
 
 def test_particles_that_end_every_process_end_the_run(client: Any) -> None:

@@ -12,6 +12,7 @@ import importlib.util
 import logging
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -107,6 +108,8 @@ def started(description: ClusterDescription) -> Iterator[Any]:
         stack.enter_context(dask.config.set(_QUIET | _UNMANAGED))
         security = distributed.Security.temporary() if description.tls else None
         make = _slurm if description.kind == "slurm" else _local
+        if security is not None and description.kind == "slurm":
+            security = stack.enter_context(_in_files(security, description.shared_folder or os.getcwd()))
         try:
             cluster = stack.enter_context(make(description, security))
             client = stack.enter_context(distributed.Client(cluster, timeout=_CONNECT_S, set_as_default=False))
@@ -165,12 +168,33 @@ def _slurm(description: ClusterDescription, security: Any) -> Any:
         nanny=True,
         protocol="tls://" if security is not None else None,
         security=security,
-        shared_temp_directory=description.shared_folder or os.getcwd(),
         scheduler_options={"dashboard": False, "dashboard_address": ":0"},
         silence_logs=logging.CRITICAL,
     )
     cluster.scale(description.n_workers)
     return cluster
+
+
+@contextmanager
+def _in_files(security: Any, shared_folder: str) -> Iterator[Any]:
+    """Write certificates made for a run to files that jobs can read, nobody else; give them by name; remove them."""
+    try:
+        folder = tempfile.mkdtemp(prefix=".autorefine_tls_", dir=shared_folder)
+    except OSError as error:
+        raise InputError(f"Certificates cannot be written to {shared_folder}: {error.strerror}.") from error
+    try:
+        names = {}
+        for kind, text in security.get_tls_config_for_role("worker").items():
+            if kind in {"ca_file", "cert", "key"}:
+                names[kind] = os.path.join(os.path.abspath(folder), f"{kind}.pem")
+                with open(os.open(names[kind], os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                    file.write(text)
+        pairs = {
+            f"tls_{role}_{kind}": names[kind] for role in ("client", "scheduler", "worker") for kind in ("cert", "key")
+        }
+        yield type(security)(require_encryption=True, tls_ca_file=names["ca_file"], **pairs)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _security(distributed: Any, certificates: Certificates) -> Any:

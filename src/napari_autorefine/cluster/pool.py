@@ -61,6 +61,7 @@ class Pool:
         self._told: set[str] = set()
         self._looked = float("-inf")
         self._n_joined = 0
+        self._has_begun = False
         self.members: list[Member] = []
 
     @property
@@ -109,6 +110,7 @@ class Pool:
         InputError
             One cannot.
         """
+        self._has_begun = True
         for name, reason in self._refused.items():
             raise InputError(f"The process {name} {reason}.")
         tasks = [
@@ -239,15 +241,12 @@ class Pool:
                 self._notes.append(Message(text=f"Not used: {address} {reason}.", level="warning"))
                 continue
             self._note_differences(greeting)
-            self.members.append(
-                Member(
-                    address=address,
-                    serial=self._n_joined,
-                    greeting=greeting,
-                    contract=contract_of(greeting, list(self._greetings.values()), self._gpu, self._client.id),
-                )
-            )
+            contract = contract_of(greeting, list(self._greetings.values()), self._gpu, self._client.id)
+            member = Member(address=address, serial=self._n_joined, greeting=greeting, contract=contract)
+            self.members.append(member)
             self._n_joined += 1
+            if self._has_begun:
+                self._notes.append(Message(text=f"Joined: {member.name}."))
 
     def _note_differences(self, greeting: Greeting) -> None:
         found = differences(self._own, greeting)
