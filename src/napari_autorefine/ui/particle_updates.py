@@ -12,6 +12,7 @@ from napari.layers import Points
 from napari_autorefine.errors import InputError
 from napari_autorefine.io.tables import read_star
 from napari_autorefine.ui.layers_of_maps import LayerData
+from napari_autorefine.ui.layers_of_micrographs import points_style
 from napari_autorefine.ui.layers_of_tomograms import tomo_coordinate_layers
 from napari_autorefine.ui.live_results import DOCK_NAME
 from napari_autorefine.ui.star_tables import rows_with
@@ -96,7 +97,7 @@ def take_table(layer: Points, path: Path) -> None:
 
 
 def split_by_tomogram(layer: Points) -> list[LayerData]:
-    """Return layer data of three axes for every tomogram of a layer with a slider."""
+    """Return layer data of three axes for every tomogram of a layer with a slider; the first one is visible."""
     data, arguments, kind = layer.as_layer_data_tuple()
     own = own_metadata(layer)
     follower = own.get("follower")
@@ -107,15 +108,14 @@ def split_by_tomogram(layer: Points) -> list[LayerData]:
         if not len(rows):
             continue
         known = {key: value for key, value in own.items() if key not in {"follower", "color"}}
-        piece = {key: arguments[key] for key in ("symbol", "blending", "border_width", "opacity")}
-        piece |= {key: tuple(arguments[key])[1:] for key in ("scale", "units", "axis_labels")}
-        piece |= {
+        frame = {key: tuple(arguments[key])[1:] for key in ("scale", "units", "axis_labels")}
+        piece = {
             "name": str(name),
-            "size": float(np.max(arguments["size"])),
-            "face_color": "transparent",
-            "border_color": layer.border_color[0] if len(layer.border_color) else "yellow",
+            **frame,
+            **points_style(float(np.max(arguments["size"]))),
             "features": features.iloc[rows].reset_index(drop=True),
+            "visible": not pieces,
             "metadata": {"autorefine": {**known, "names": (str(name),)}},
         }
-        pieces.append((points[rows, 1:], {**piece, "border_width": 0.06}, kind))
+        pieces.append((points[rows, 1:], piece, kind))
     return pieces

@@ -64,7 +64,7 @@ class ParticlesDock(QWidget):
         self.arrows.toggled.connect(self._show_arrows)
         self.newest.setToolTip("Take positions and orientations of the last iteration of the refinement")
         self.newest.clicked.connect(lambda: self.take_newest())
-        self.split.setToolTip("Without the slider: all tomograms at once, each in a layer of its own")
+        self.split.setToolTip("A layer of its own for every tomogram in place of the slider; the first is shown")
         self.split.clicked.connect(lambda: self.split_up())
         for box in (self.layers, self.colors):
             box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
@@ -119,7 +119,7 @@ class ParticlesDock(QWidget):
         self._say()
 
     def split_up(self) -> None:
-        """Replace the layer by one per tomogram, each with the look that it has."""
+        """Replace the layer by one per tomogram."""
         layer = self.layer
         if layer is None:
             return
