@@ -52,11 +52,13 @@ def initial_poses(setup: Setup) -> Poses:
 def initial_state(setup: Setup, workers: Workers) -> Generator[Progress | Message, None, RefinementState]:
     """Estimate the noise, filter the reference and choose the first grid; yields progress."""
     options = setup.options
+    yield Progress(stage="hand of the reference", done=0, total=1, iteration=0)
     warning = _hand_warning(setup)
     if warning is not None:
         yield warning
     poses = initial_poses(setup)
     sigma2 = yield from initial_noise(setup, poses, workers)
+    yield Progress(stage="filtering the reference", done=0, total=2, iteration=0)
     given = setup.problem.reference
     references = (given, given) if isinstance(given, np.ndarray) else given
     sampling = initial_sampling(options, voxel_size_A=setup.voxel_size_A, is_3d_translation=setup.is_of_tomograms)

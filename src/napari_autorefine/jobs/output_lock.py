@@ -27,6 +27,7 @@ from pydantic import BaseModel
 from napari_autorefine.errors import InputError
 from napari_autorefine.events import Event, Message
 from napari_autorefine.jobs.job_folder import output_of_params, process_start, state_folder
+from napari_autorefine.jobs.memory import give_back_memory
 
 _TOUCH_S, _SILENT_S, _CLOCK_S = 10.0, 180.0, 5.0
 _TRIES = 5
@@ -84,19 +85,22 @@ def check_unlocked(output: str | Path) -> None:
 
 
 def one_at_a_time(function: Callable[[Params], Iterator[Event]]) -> Callable[[Params], Iterator[Event]]:
-    """Let a job hold the lock of its output from its first event to its end."""
+    """Let a job hold the lock of its output from its first event to its end, and give memory back then."""
 
     @functools.wraps(function)
     def locked(params: Params) -> Iterator[Event]:
         output = _output(params)
-        if output is None:
-            yield from function(params)
-            return
-        with OutputLock(output, function.__name__) as lock:
-            if lock.gone is not None:
-                text = f"{output}: {lock.gone.words()} is gone without having ended; its place is taken."
-                yield Message(text=text, level="warning")
-            yield from function(params)
+        try:
+            if output is None:
+                yield from function(params)
+                return
+            with OutputLock(output, function.__name__) as lock:
+                if lock.gone is not None:
+                    text = f"{output}: {lock.gone.words()} is gone without having ended; its place is taken."
+                    yield Message(text=text, level="warning")
+                yield from function(params)
+        finally:
+            give_back_memory()
 
     return locked
 
