@@ -10,7 +10,7 @@ from napari_autorefine.engine import expectation
 from napari_autorefine.model.geometry import euler_to_matrix
 
 # Beyond the disc the squared CTFs of premultiplied images are counted from a few directions.
-COUNT_TOLERANCE = 0.15
+COUNT_TOLERANCE = 0.2
 MIXED = {"is_premultiplied": True}  # one optics group is, one is not
 
 
@@ -31,6 +31,7 @@ CASES = {
     "aberrated": half_sets.Case(is_aberrated=True),
     "no CTF, no norm": half_sets.Case(is_plain=True),
     "screened": half_sets.Case(is_local=True, screen_size=4),
+    "odd boxes": half_sets.Case(is_odd=True, is_premultiplied=True),
     "tilt prior": half_sets.Case(sigma_tilt_deg=20.0),
     "volumes": volumes(has_prior=True, **MIXED),
     "volumes of CTFs": volumes(holds_ctf=True, **MIXED),
@@ -42,6 +43,7 @@ CASES = {
     "volumes, screened": volumes(is_local=True, screen_size=4, **MIXED),
     "volumes, parents first": volumes(healpix_order=1, screen_size=4, image_gain=10.0, **MIXED),
     "volumes, many shifts": volumes(is_local=True, screen_size=4, offset_step_A=3.0, n_particle=2),
+    "volumes, odd boxes": volumes(is_odd=True, **MIXED),
     "volumes, correlation": volumes(is_cc=True, **MIXED),
     "volumes, tilt prior": volumes(sigma_tilt_deg=20.0, **MIXED),
     "stacks": stacks(has_prior=True, **MIXED),
@@ -50,6 +52,7 @@ CASES = {
     "stacks, screened": stacks(is_local=True, screen_size=4, **MIXED),
     "stacks, global, screened": stacks(screen_size=4, **MIXED),
     "stacks, many shifts": stacks(is_local=True, screen_size=4, offset_step_A=3.0, n_particle=2),
+    "stacks, odd boxes": stacks(is_odd=True, **MIXED),
     "stacks, correlation": stacks(is_cc=True, **MIXED),
     "stacks, tilt prior": stacks(sigma_tilt_deg=20.0, **MIXED),
 }

@@ -11,7 +11,7 @@ from oracles import imaging, phantoms, posterior, tomo_sets
 from napari_autorefine.engine.context import SearchGrid
 from napari_autorefine.engine.grids import local_neighborhoods, make_orientation_grid
 from napari_autorefine.engine.iteration import HalfJob, IterationPlan, half_context, run_half
-from napari_autorefine.engine.problem import RefinementProblem, RefineOptions
+from napari_autorefine.engine.problem import RefinementProblem, RefineOptions, TomogramData
 from napari_autorefine.engine.reconstruction import Accumulators
 from napari_autorefine.engine.setup import Setup, group_geometry, prepare_setup
 from napari_autorefine.engine.source import BlockSource
@@ -25,12 +25,12 @@ from napari_autorefine.model.particles import Form, Particles
 BOX, VOXEL_A, DIAMETER_A = 16, 5.0, 56.0
 STEP_DEG, STEP_A = 60.0, 6.0
 N_SHELL = BOX // 2 + 1
-SIGMA2 = {"image": 1 / 300, "volume": 1 / 400000, "tilt_stack": 1 / 200}
+SIGMA2 = {"image": 1 / 300, "volume": 1 / 250000, "tilt_stack": 1 / 200}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """What differs between the tiny half-sets."""
+    """What differs between the tiny half-sets; ``is_flat``: offsets along z are only those of children."""
 
     is_premultiplied: bool = False
     is_cc: bool = False
@@ -50,6 +50,10 @@ class Case:
     healpix_order: int = 0
     offset_step_A: float = STEP_A
     sigma_tilt_deg: float = -1.0
+    perturbation: float = 0.27
+    has_norm: bool = True
+    is_odd: bool = False
+    is_flat: bool = False
 
     @property
     def offset_dim(self) -> int:
@@ -76,9 +80,14 @@ def _optics(case: Case) -> tuple[OpticsGroup, OpticsGroup]:
     aberrations: dict[str, object] = {}
     if case.is_aberrated:
         aberrations = {"beam_tilt_mrad": (4.0, -7.0), "magnification": (1.03, 0.02, -0.01, 0.97)}
-    first = phantoms.optics_group(1, box_size=BOX, pixel_size_A=VOXEL_A, voltage_kV=300.0, **aberrations)
+    first = phantoms.optics_group(1, box_size=BOX + case.is_odd, pixel_size_A=VOXEL_A, voltage_kV=300.0, **aberrations)
     second = phantoms.optics_group(
-        2, box_size=20, pixel_size_A=3.6, voltage_kV=200.0, cs_mm=1.4, is_premultiplied=case.is_premultiplied
+        2,
+        box_size=20 + case.is_odd,
+        pixel_size_A=3.6,
+        voltage_kV=200.0,
+        cs_mm=1.4,
+        is_premultiplied=case.is_premultiplied,
     )
     return first, second
 
@@ -117,7 +126,10 @@ def tiny_images(particles: Particles, gain: float) -> list[np.ndarray]:
     return images
 
 
-def tiny_problem(case: Case) -> tuple[RefinementProblem, list[np.ndarray]]:
+Data = tuple[RefinementProblem, list[np.ndarray]]
+
+
+def tiny_problem(case: Case) -> Data:
     """A refinement's data, and the images one by one."""
     particles, data = tiny_particles(case, case.n_particle), None
     if case.form == "image":
@@ -130,18 +142,23 @@ def tiny_problem(case: Case) -> tuple[RefinementProblem, list[np.ndarray]]:
         }[case.form]
         images = [(case.image_gain * for_one(i)).astype(np.float32) for i in range(case.n_particle)]
 
+    return problem_of(particles, images, data), images
+
+
+def problem_of(particles: Particles, images: list[np.ndarray], data: TomogramData | None) -> RefinementProblem:
+    """A refinement of these images from a phantom."""
+
     def read(index: np.ndarray) -> np.ndarray | list[np.ndarray]:
         own = [images[i] for i in index]
-        return own if case.form == "tilt_stack" else np.stack(own)
+        return own if particles.form == "tilt_stack" else np.stack(own)
 
-    problem = RefinementProblem(
+    return RefinementProblem(
         particles=particles,
         read_images=read,
         reference=phantoms.ASYMMETRIC.map(BOX, VOXEL_A),
         voxel_size_A=VOXEL_A,
         tomogram_data=data,
     )
-    return problem, images
 
 
 def tiny_model(n_direction: int, form: Form = "image") -> HalfModel:
@@ -168,8 +185,8 @@ def tiny_model(n_direction: int, form: Form = "image") -> HalfModel:
     )
 
 
-def run(case: Case) -> Found:
-    """Take half-set 1 of the tiny set through the engine's expectation step."""
+def run(case: Case, data: Data | None = None) -> Found:
+    """Take half-set 1 of the tiny set, or of other data, through the engine's expectation step."""
     options = RefineOptions(
         symmetry="D2",
         particle_diameter_A=DIAMETER_A,
@@ -177,24 +194,32 @@ def run(case: Case) -> Found:
         mask_edge_px=3.0,
         threads=case.threads,
         ctf=not case.is_plain,
-        norm=not case.is_plain,
+        norm=case.has_norm and not case.is_plain,
         memory_bytes=case.memory_bytes,
         devices=case.devices,
         zero_mask=case.zero_mask,
         sigma_tilt_deg=case.sigma_tilt_deg,
     )
-    problem, images = tiny_problem(case)
+    problem, images = tiny_problem(case) if data is None else data
     setup = prepare_setup(problem, options)
     orientations = make_orientation_grid(case.healpix_order, setup.group)
     sampling = Sampling(
         symmetry="D2", healpix_order=case.healpix_order, psi_step_deg=STEP_DEG / 2**case.healpix_order,
-        offset_range_A=STEP_A, offset_step_A=case.offset_step_A, perturbation=0.27, is_local=case.is_local, sigma_angle_deg=25.0,
+        offset_range_A=STEP_A, offset_step_A=case.offset_step_A, perturbation=case.perturbation, is_local=case.is_local, sigma_angle_deg=25.0,
         is_3d_translation=setup.is_of_tomograms,
     )  # fmt: skip
     plan = IterationPlan(
         iteration=1, is_cc=case.is_cc, is_final=False, current_size=13, sizes=((case.screen_size, 8, 12),) * 2
     )
     grid = SearchGrid.from_sampling(sampling, orientations)
+    if case.is_flat:
+        flat = grid.shifts_A[:, 2] == 0
+        grid = replace(
+            grid,
+            shifts_A=grid.shifts_A[flat],
+            trial_shifts_A=grid.trial_shifts_A[flat],
+            fine_shifts_A=grid.fine_shifts_A[flat],
+        )
     geometries = tuple(group_geometry(setup, i, grid, plan.sizes[i]) for i in range(2))
     poses = initial_poses(setup)
     job = HalfJob(

@@ -216,9 +216,7 @@ def _shown_by_image(particles: Particles, i: int, model: Model, index: np.ndarra
     return _shown(transfer, optics, np.exp(-1j * imaging.coma(optics, frequencies)))
 
 
-def _shown_by_tilt(
-    particles: Particles, i: int, j: int, model: Model, index: np.ndarray, data: TomogramData
-) -> Shown:
+def _shown_by_tilt(particles: Particles, i: int, j: int, model: Model, index: np.ndarray, data: TomogramData) -> Shown:
     rows, optics, ones = particles.subtomograms, particles.optics[particles.optics_index[i]], np.ones(len(index))
     assert rows is not None and rows.coordinate is not None
     tomogram = data.tomograms[rows.tomogram_name[i]]

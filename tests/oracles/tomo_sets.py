@@ -17,13 +17,14 @@ LEAST_MULTIPLICITY = 0.01
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Files:
-    """What differs between the files of volumes."""
+    """What differs between the files of volumes; ``has_holes``: squared CTFs that are (almost) 0 at one place."""
 
     has_weights: bool = True
     has_multiplicity: bool = True
     holds_ctf: bool = False
     is_normalised: bool = False
     ignores_multiplicity: bool = False
+    has_holes: bool = True
 
 
 def tomograms() -> dict[str, Tomogram]:
@@ -107,8 +108,8 @@ def _weights(optics: OpticsGroup, i: int, files: Files) -> tuple[np.ndarray, np.
     ctf = contrast * (1.0 if files.is_normalised else seen)
     if optics.is_premultiplied:
         ctf = ctf * contrast
-        ctf[2, 3, 4] = 0.0
-        ctf[1, 2, 3] = 5e-5
+        if files.has_holes:
+            ctf[2, 3, 4], ctf[1, 2, 3] = 0.0, 5e-5
         ctf = np.sqrt(ctf) if files.holds_ctf else ctf
     return ctf.astype(np.float32), seen.astype(np.float32)
 

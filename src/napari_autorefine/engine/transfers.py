@@ -24,7 +24,7 @@ from napari_autorefine.model.optics import OpticsGroup
 from napari_autorefine.xp import REAL, array_module, beside, to_host
 
 _LEAST_TRANSFER = np.float32(1e-4)
-_N_ANGLE = 8
+_N_ANGLE, _N_RADIUS = 8, 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +77,7 @@ def _with_noise(model_ctf: Any, source: BlockSource, geometry: GroupGeometry, in
     """Put beside the transfer of images how their noise varies with it, when they are premultiplied."""
     if not geometry.optics.is_premultiplied or not source.options.ctf:
         return Transfer(model_ctf=model_ctf)
-    means = shell_transfers(source, geometry.optics, indices)
+    means = shell_transfers(source, geometry.optics, indices, beyond=geometry.samples.size / 2)
     return Transfer(
         model_ctf=model_ctf,
         precision=1.0 / array_module(model_ctf).maximum(model_ctf, _LEAST_TRANSFER),
@@ -119,15 +119,17 @@ def _ones(n: int, geometry: GroupGeometry) -> Any:
     return beside(np.ones((n, geometry.samples.n_sample), dtype=REAL), geometry.background)
 
 
-def shell_transfers(source: BlockSource, optics: OpticsGroup, indices: np.ndarray) -> np.ndarray:
-    """Mean squared CTF of every image of some particles per shell, from a few directions; (n_image, N // 2 + 1)."""
+def shell_transfers(
+    source: BlockSource, optics: OpticsGroup, indices: np.ndarray, *, beyond: float = 0.0
+) -> np.ndarray:
+    """Mean squared CTF of every image of some particles per shell, from a few points of each; (n_image, N // 2 + 1).
+
+    Of shells that the radius ``beyond`` cuts only what is outside counts.
+    """
     options, particles = source.options, source.particles
-    angles = np.arange(_N_ANGLE) * (np.pi / _N_ANGLE)
-    radius = np.arange(optics.box_size // 2 + 1) / (optics.box_size * optics.pixel_size_A)
-    points = np.multiply.outer(radius, np.stack([np.cos(angles), np.sin(angles)], axis=1))
-    n_image = len(indices)
+    points = _shell_points(optics.box_size, beyond) / (optics.box_size * optics.pixel_size_A)
     if not options.ctf:
-        values = np.ones((n_image, len(radius) * _N_ANGLE), dtype=REAL)
+        values = np.ones((len(indices), points[..., 0].size), dtype=REAL)
     elif source.tilts is not None:
         values = np.concatenate(
             [
@@ -148,8 +150,19 @@ def shell_transfers(source: BlockSource, optics: OpticsGroup, indices: np.ndarra
             points.reshape(-1, 2),
             intact_first_peak=options.ctf_intact_first_peak,
         )
-    means: np.ndarray = np.square(values).reshape(len(values), len(radius), _N_ANGLE).mean(axis=2)
+    means: np.ndarray = np.square(values).reshape(len(values), len(points), -1).mean(axis=2)
     return means
+
+
+def _shell_points(box_size: int, beyond: float) -> np.ndarray:
+    """Frequency indices (N // 2 + 1, n, 2) spread over the width of every shell, in which a CTF can turn around."""
+    shell = np.arange(box_size // 2 + 1)[:, None]
+    first, last = np.clip(beyond, shell - 0.5, shell + 0.5), shell + 0.5
+    radius = first + (last - first) * (np.arange(_N_RADIUS) + 0.5) / _N_RADIUS
+    radius[0] = 0.0
+    angles = np.arange(_N_ANGLE) * (np.pi / _N_ANGLE)
+    points = np.multiply.outer(radius, np.stack([np.cos(angles), np.sin(angles)], axis=1))
+    return points.reshape(len(radius), -1, 2)
 
 
 def premultiplied_count(transfer: Any, geometry: GroupGeometry, shell_transfer: np.ndarray) -> np.ndarray:
