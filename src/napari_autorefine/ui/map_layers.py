@@ -60,6 +60,7 @@ class MapLayers:
         """Take an image layer that is in the viewer already as the image of this map."""
         self.layers["image"] = layer
         self.is_visible = layer.visible
+        layer.name_overlay.visible = True
         self._watch(layer)
 
     def show(self, frame: Frame, kind: Kind) -> None:
