@@ -222,6 +222,25 @@ def test_an_output_folder_that_vanishes_ends_the_run_in_one_sentence(stopped: Pa
     assert interruptions.differences(stopped, undisturbed) == []
 
 
+@pytest.mark.parametrize(
+    ("failure", "sentence"),
+    [
+        (MemoryError(), "too little memory"),
+        (OSError(errno.EIO, "Input/output error", "a.mrcs"), r"output error \(a\.mrcs\)"),
+    ],
+)
+def test_other_failures_name_the_line_to_go_on_with(
+    failure: Exception, sentence: str, stopped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object, **__: object) -> Iterator[Event]:
+        raise failure
+        yield
+
+    monkeypatch.setattr("napari_autorefine.jobs.refine.loop.refine", failing)
+    with pytest.raises(InputError, match=rf"{sentence}.* --continue .*it003_optimiser\.star"):
+        list(refine(RefineParams(continue_from=str(stopped / "Refine3D"))))
+
+
 def test_an_interruption_between_two_renames_leaves_no_half_iteration(
     stopped: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,7 @@ from napari_autorefine.io.screening import Screening, check_images
 from napari_autorefine.jobs.compilation import compilation_notes
 from napari_autorefine.jobs.continuing import resumed, saved_state, usable_state
 from napari_autorefine.jobs.crew_source import crew_of, gpu_groups, not_used
+from napari_autorefine.jobs.failures import failure_text
 from napari_autorefine.jobs.image_source import ImageSource, memory_notes, open_images
 from napari_autorefine.jobs.image_states import Noted, compare_images, note_images
 from napari_autorefine.jobs.output_lock import one_at_a_time
@@ -103,6 +104,8 @@ def refine(params: RefineParams) -> Iterator[Event]:
             if last is None:
                 files.withdraw()
             raise InputError(" ".join((str(error), *_how_to_go_on(files)))) from error
+        except (MemoryError, OSError) as error:
+            raise InputError(" ".join((failure_text(error), *_how_to_go_on(files)))) from error
         yield _finished(last, files, screening)
 
 
