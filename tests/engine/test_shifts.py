@@ -88,7 +88,8 @@ def test_functions_reproduce_the_ramps_of_tilt_stacks(views: str, part: str) -> 
 
 def test_few_shifts_are_left_as_they_are() -> None:
     trials = translations(2.0, 2.0, 3)
-    for samples, make in ((fourier_samples(16, 14, 14, dim=3), shifts.shift_basis), (fourier_samples(16, 14, 14), shifts.tilt_basis)):  # fmt: skip
+    for dim, make in ((3, shifts.shift_basis), (2, shifts.tilt_basis)):
+        samples = fourier_samples(16, 14, 14, dim=dim)
         basis = make(samples, trials, slice(samples.n_sample))
         assert basis.coefficients is None and basis.functions is None
 

@@ -25,7 +25,7 @@ from napari_autorefine.model.particles import Form, Particles
 BOX, VOXEL_A, DIAMETER_A = 16, 5.0, 56.0
 STEP_DEG, STEP_A = 60.0, 6.0
 N_SHELL = BOX // 2 + 1
-SIGMA2 = {"image": 1 / 300, "volume": 1 / 250000, "tilt_stack": 1 / 200}
+SIGMA2 = {"image": 1 / 300, "volume": 1 / 250000, "tilt_stack": 1 / 300}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +54,7 @@ class Case:
     has_norm: bool = True
     is_odd: bool = False
     is_flat: bool = False
+    diameter_A: float = DIAMETER_A
 
     @property
     def offset_dim(self) -> int:
@@ -189,7 +190,7 @@ def run(case: Case, data: Data | None = None) -> Found:
     """Take half-set 1 of the tiny set, or of other data, through the engine's expectation step."""
     options = RefineOptions(
         symmetry="D2",
-        particle_diameter_A=DIAMETER_A,
+        particle_diameter_A=case.diameter_A,
         adaptive_fraction=1.0,
         mask_edge_px=3.0,
         threads=case.threads,
@@ -205,8 +206,8 @@ def run(case: Case, data: Data | None = None) -> Found:
     orientations = make_orientation_grid(case.healpix_order, setup.group)
     sampling = Sampling(
         symmetry="D2", healpix_order=case.healpix_order, psi_step_deg=STEP_DEG / 2**case.healpix_order,
-        offset_range_A=STEP_A, offset_step_A=case.offset_step_A, perturbation=case.perturbation, is_local=case.is_local, sigma_angle_deg=25.0,
-        is_3d_translation=setup.is_of_tomograms,
+        offset_range_A=STEP_A, offset_step_A=case.offset_step_A, perturbation=case.perturbation,
+        is_local=case.is_local, sigma_angle_deg=25.0, is_3d_translation=setup.is_of_tomograms,
     )  # fmt: skip
     plan = IterationPlan(
         iteration=1, is_cc=case.is_cc, is_final=False, current_size=13, sizes=((case.screen_size, 8, 12),) * 2
@@ -300,7 +301,7 @@ def candidates(found: Found, i: int) -> posterior.Candidates:
 
 
 def tilt_prior(found: Found, i: int) -> np.ndarray:
-    """Weight (n_dir,) of every direction by the tilt of that of its mates which is nearest to the particle's; the nearest if none is."""
+    """Weight (n_dir,) of every direction by the tilt of its mate nearest to the particle's, or the nearest of all."""
     orientations, sigma = found.job.grid.orientations, found.case.sigma_tilt_deg
     tilts = np.degrees(np.arccos(np.clip(orientations.vectors @ orientations.group.operators[:, :, 2].T, -1, 1)))
     distance = np.abs(tilts - found.setup.problem.particles.euler_deg[i, 1]).min(axis=1)

@@ -63,7 +63,7 @@ def transfer(optics: OpticsGroup, particles: Particles, i: int, frequencies: np.
 def tilt_transfer(
     optics: OpticsGroup, tomogram: Tomogram, tilt: int, height_px: np.ndarray, frequencies: np.ndarray
 ) -> np.ndarray:
-    """CTF times damage of a tilt for a particle at ``height_px`` (3,) from the center; squared for premultiplied data."""
+    """CTF times damage of a tilt for a particle ``height_px`` (3,) from the center; squared for premultiplied data."""
     depth_A = tomogram.pixel_size_A * (tomogram.projection[tilt, 2, :3] @ height_px)
     defocus_A = tomogram.defocus_A[tilt] + tomogram.hand * tomogram.defocus_slope * depth_A
     gamma = phase_shift(optics, defocus_A, tomogram.defocus_angle_deg[tilt], frequencies)

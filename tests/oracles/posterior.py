@@ -5,9 +5,9 @@ Nothing is shared, pruned or factorised: each particle is compared with each can
     D(o, t) = sum_k |C s P_o - e^{-2 pi i k t / N} X|^2 / (2 sigma2 V),   0 < |k| <= size / 2
 
 and every sum runs over all candidates. V is by how much the noise of a coefficient varies more than the spectrum says:
-1 for images, C for what was multiplied by its CTF, so that C is a squared CTF, or a sum of them (volumes); M, the number
-of tilts, for volumes that were not. A tilt stack is compared through all coefficients of all its images at once. Only
-the list of candidates and the reference's Fourier volume are given.
+1 for images; C for what was multiplied by its CTF, so that C is a squared CTF, or of volumes a sum of them; M, the
+number of tilts, for volumes that were not. A tilt stack is compared through all coefficients of all its images at once.
+Only the list of candidates and the reference's Fourier volume are given.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def complex_noise(rng: np.random.Generator, *shape: int) -> np.ndarray:
 
 
 def corners(points: np.ndarray, radius: int) -> tuple[np.ndarray, list[tuple[tuple[np.ndarray, ...], np.ndarray]]]:
-    """Which ``points`` (n, 3), order x y z, are conjugated to x >= 0, and the eight voxels around each with their shares."""
+    """Which ``points`` (n, 3), x y z, are conjugated to x >= 0; the eight voxels around each, and their shares."""
     is_conjugated = points[:, 0] < 0
     points = np.where(is_conjugated[:, None], -points, points)
     low = np.floor(points).astype(np.int64)

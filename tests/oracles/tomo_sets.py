@@ -41,7 +41,7 @@ def _tomogram(name: str, n: int, hand: float) -> Tomogram:
         projection=projection_matrices(angles, rng.normal(0, 9, (n, 2)), size_px=(300, 280, 120)),
         size_px=(300, 280, 120),
         dose_e_A2=3.0 * np.argsort(np.argsort(np.abs(angles[:, 1]))),
-        defocus_A=rng.uniform(7000, 12000, (n, 1)) + [[300, -300]],
+        defocus_A=rng.uniform(7000, 12000, (n, 1)) + np.array([300.0, -300.0]),
         defocus_angle_deg=rng.uniform(0, 180, n),
         phase_shift_deg=rng.uniform(0, 40, n),
         ctf_bfactor_A2=rng.uniform(0, 150, n),

@@ -71,7 +71,7 @@ def move_and_mask(
         source = tuple(slice(max(-step, 0), size + min(-step, 0)) for step in shift)
         moved[(i, *to)] = images[(i, *source)] * np.float32(gains[i])
     if fill is None:
-        mean = (moved.reshape(len(moved), -1) @ background.ravel()) / background.sum()
+        mean = (moved.reshape(len(moved), -1) @ background.ravel()) / xp.maximum(background.sum(), np.float32(1e-20))
         mean = mean.reshape((-1,) + (1,) * background.ndim).astype(images.dtype)
         masked = moved + background * (mean - moved)
     else:
