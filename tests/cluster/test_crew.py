@@ -15,6 +15,7 @@ import pytest
 from oracles import half_sets, phantoms
 from oracles.half_sets import Case
 
+from napari_autorefine.cluster import crew as crew_module
 from napari_autorefine.cluster import worker
 from napari_autorefine.cluster.crew import DaskCrew
 from napari_autorefine.cluster.wire import Contract
@@ -191,7 +192,21 @@ def test_a_killed_process_costs_its_blocks_only(
         assert n_process == 1 or any(text.startswith("Joined") for text in texts)
 
 
-def test_particles_that_end_every_process_end_the_run(client: Any) -> None:
+def test_a_process_that_has_forgotten_its_session_gets_a_new_one(client: Any) -> None:
+    forgotten: list[str] = []
+
+    def forget(crew: DaskCrew, progress: Progress) -> None:
+        if not forgotten and progress.iteration == 2 and progress.done > 0:
+            forgotten.append(crew.pool.members[0].address)
+            client.run(worker.close_sessions, "", workers=forgotten)
+
+    found, texts = together(client, single_particles, OPTIONS, when=forget)
+    assert forgotten and any(text.startswith("Lost") for text in texts)
+    assert_same(found, alone(single_particles, OPTIONS, is_local=False))
+
+
+def test_particles_that_end_every_process_end_the_run(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crew_module, "_MOST_TRIES", 2)
     problem = single_particles()
     here = os.getpid()
     read = problem.read_images
@@ -201,7 +216,7 @@ def test_particles_that_end_every_process_end_the_run(client: Any) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return read(indices)
 
-    with pytest.raises(InputError, match="3 processes ended one after the other") as caught:
+    with pytest.raises(InputError, match="2 processes ended one after the other") as caught:
         together(client, lambda: replace(problem, read_images=deadly), OPTIONS)
     assert "\n" not in str(caught.value)
 

@@ -85,14 +85,12 @@ class ChunkResult:
     ----------
     seconds : time spent searching
     notes : texts and levels of messages
-    is_stopped : it was told to stop before the end; there are no results
     """
 
     number: int
     results: tuple[BlockResult, ...]
     seconds: float
     notes: tuple[tuple[str, str], ...] = ()
-    is_stopped: bool = False
 
 
 class SessionLost(Exception):

@@ -88,7 +88,7 @@ class Session:
             for result in open_.search.results(open_.search.cut(chunk.particles)):
                 results.append(result)
                 if self.is_stopped:
-                    return ChunkResult(number=chunk.number, results=(), seconds=0.0, is_stopped=True)
+                    raise SessionLost("the session was told to stop")
             found = ChunkResult(
                 number=chunk.number,
                 results=tuple(results),
