@@ -1,6 +1,6 @@
-"""Make the pictures of docs/images: a real window is driven through the single-particle tutorial on its sample project.
+"""Make the pictures of docs/images: a real window is driven through the tutorials, on data that are simulated for it.
 
-    xvfb-run -a -s "-screen 0 1600x1000x24" python docs/make_screenshots.py
+    xvfb-run -a -s "-screen 0 1600x1000x24" python docs/make_screenshots.py [--only spa|sta]
 
 ``make screenshots`` does it. Jobs run in processes of their own as always; a few minutes on two cores.
 """
@@ -305,24 +305,36 @@ def window(folder: Path) -> Iterator[Viewer]:
     viewer.close()
 
 
+def single_particles(viewer: Viewer, images: Path) -> None:
+    """Go through the tutorial on single particles, on its sample project."""
+    driver = Driver(viewer, images)
+    driver.spin(1.0)
+    extracted = extract(driver)
+    reboxed = rebox(driver)
+    refined = refine(driver, extracted, reboxed)
+    masked = mask(driver, refined)
+    recentre(driver, refined, masked)
+    postprocess(driver, refined, masked)
+
+
 def main() -> None:
     """Make the pictures."""
+    from screenshots_sta import subtomograms
+
+    sessions = {"spa": single_particles, "sta": subtomograms}
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--images", type=Path, default=IMAGES, help="folder for the pictures")
-    images = parser.parse_args().images
-    images.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.gettempdir()) / "autorefine-tutorial"
-    shutil.rmtree(folder, ignore_errors=True)
-    with window(folder) as viewer:
-        driver = Driver(viewer, images)
-        driver.spin(1.0)
-        extracted = extract(driver)
-        reboxed = rebox(driver)
-        refined = refine(driver, extracted, reboxed)
-        masked = mask(driver, refined)
-        recentre(driver, refined, masked)
-        postprocess(driver, refined, masked)
-    shutil.rmtree(folder)
+    parser.add_argument("--only", choices=list(sessions), help="one of the tutorials")
+    given = parser.parse_args()
+    given.images.mkdir(parents=True, exist_ok=True)
+    for name, session in sessions.items():
+        if given.only in (None, name):
+            folder = Path(tempfile.gettempdir()) / f"autorefine-{name}"
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            with window(folder) as viewer:
+                session(viewer, given.images)
+            shutil.rmtree(folder)
 
 
 if __name__ == "__main__":

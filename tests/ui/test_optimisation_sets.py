@@ -266,6 +266,8 @@ def test_the_particles_of_a_set_are_colored_pointed_updated_and_split(
     assert dock.layer is layer and dock.arrows.isChecked() and len(layer.data) == N_PARTICLE
     arrows = viewer.layers[-1]
     np.testing.assert_allclose(arrows.data[:, 0], layer.data)
+    np.testing.assert_allclose(np.linalg.norm(arrows.data[:, 1], axis=1), 1.0)  # a particle's diameter
+    assert (layer.size < 0.5).all()  # dots at their feet
     assert "TS_1: 8 of 16 particles of run_it003_data.star" in dock.words.text()
     texts = [dock.colors.itemText(at) for at in range(dock.colors.count())]
     assert texts[:4] == ["one color", "tomogram", "class", "half-set"] and "certainty (Pmax)" in texts

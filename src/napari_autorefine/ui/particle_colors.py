@@ -38,23 +38,22 @@ def columns_to_color_by(features: pd.DataFrame) -> dict[str, str]:
     return named | {label.removeprefix("rln"): label for label in others}
 
 
-def color_arguments(features: pd.DataFrame, label: str, name: str) -> dict[str, Any]:
-    """Return properties of a points or vectors layer that colour it by a column, in the order to set them.
+def color_of(features: pd.DataFrame, label: str) -> Any:
+    """Return the colours (n, 4) of particles by a column, or the one colour of all.
 
     Parameters
     ----------
     features : columns
     label : of the column; empty for one colour
-    name : of the property, ``border_color`` or ``edge_color``
     """
     if not label or label not in features:
-        return {name: POINT_COLOR}
+        return POINT_COLOR
     values = features[label]
     if label in _KINDS or values.dtype.kind not in "if":
         kinds = {kind: _CYCLE[at % len(_CYCLE)] for at, kind in enumerate(dict.fromkeys(values))}
-        return {name: np.array([_rgba(kinds[value]) for value in values])}
+        return np.array([_rgba(kinds[value]) for value in values])
     low, high = np.nanpercentile(values.to_numpy(np.float64), [1, 99])
-    return {name: _viridis((values.to_numpy(np.float64) - low) / max(high - low, 1e-30))}
+    return _viridis((values.to_numpy(np.float64) - low) / max(high - low, 1e-30))
 
 
 def _rgba(color: str) -> tuple[float, ...]:

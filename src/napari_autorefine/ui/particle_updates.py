@@ -102,7 +102,7 @@ def split_by_tomogram(layer: Points) -> list[LayerData]:
     own = own_metadata(layer)
     follower = own.get("follower")
     points, features = (data, layer.features) if follower is None else (follower.data, follower.table)
-    pieces = []
+    pieces: list[LayerData] = []
     for at, name in enumerate(own.get("names", ())):
         rows = np.flatnonzero(np.rint(points[:, 0]) == at)
         if not len(rows):

@@ -9,19 +9,31 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Layer, Points, Vectors
 from qtpy.QtCore import QSignalBlocker, QSize
-from qtpy.QtWidgets import QCheckBox, QComboBox, QGridLayout, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QFrame,
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QScrollArea,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_autorefine.errors import InputError
 from napari_autorefine.ui.fields import GREY, plain_label, say, small_label
 from napari_autorefine.ui.file_fields import layer_kind
 from napari_autorefine.ui.notices import show_error
 from napari_autorefine.ui.orientations import ARROW_COLOR, arrows_on_points
-from napari_autorefine.ui.particle_colors import PLAIN, color_arguments, columns_to_color_by
+from napari_autorefine.ui.particle_colors import PLAIN, color_of, columns_to_color_by
 from napari_autorefine.ui.particle_updates import newest_table, own_metadata, split_by_tomogram, take_table
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
+_DOT = 0.25
 _EMPTY = "Open an optimisation set or a particle file with coordinates in tomograms."
 
 
@@ -83,7 +95,8 @@ class ParticlesDock(QWidget):
         buttons.setSpacing(3)
         buttons.addWidget(self.newest, 1)
         buttons.addWidget(self.split, 1)
-        layout = QVBoxLayout(self)
+        content = QWidget()
+        layout = QVBoxLayout(content)
         layout.setContentsMargins(6, 4, 6, 4)
         layout.setSpacing(5)
         layout.addLayout(grid)
@@ -91,6 +104,13 @@ class ParticlesDock(QWidget):
         layout.addWidget(self.arrows)
         layout.addLayout(buttons)
         layout.addStretch(1)
+        area = QScrollArea()  # on a low screen the dock must not push the window over its edge
+        area.setWidgetResizable(True)
+        area.setFrameShape(QFrame.Shape.NoFrame)
+        area.setWidget(content)
+        whole = QVBoxLayout(self)
+        whole.setContentsMargins(0, 0, 0, 0)
+        whole.addWidget(area)
 
     @property
     def layer(self) -> Points | None:
@@ -169,8 +189,7 @@ class ParticlesDock(QWidget):
             return
         label = str(self.colors.currentData() or "")
         own_metadata(layer)["color"] = label
-        for name, value in color_arguments(layer.features, label, "border_color").items():
-            setattr(layer, name, value)
+        layer.border_color = color_of(layer.features, label)
         if layer in self._arrows_of:
             self._point()
 
@@ -182,21 +201,22 @@ class ParticlesDock(QWidget):
             arrows = self._arrows_of.pop(layer, None)
             if arrows in self.viewer.layers:
                 self.viewer.layers.remove(arrows)
+            layer.size, layer.face_color = 1.0, "transparent"
             return
         self._point()
 
     def _point(self) -> None:
-        """Make the arrows of the layer, in place of earlier ones."""
+        """Make the arrows of the layer, in place of earlier ones; the circles shrink to dots at their feet."""
         layer = self.layer
         assert layer is not None
         try:
-            data, arguments, kind = arrows_on_points(layer.data, layer.as_layer_data_tuple()[1])
+            meta = {**layer.as_layer_data_tuple()[1], "size": 1.0}
+            data, arguments, kind = arrows_on_points(layer.data, meta)
         except InputError as error:
             show_error(str(error))
             self.arrows.setChecked(False)
             return
         label = str(own_metadata(layer).get("color", ""))
-        colors = color_arguments(layer.features, label, "edge_color") if label else {"edge_color": ARROW_COLOR}
         arrows = self._arrows_of.get(layer)
         if arrows is None:
             arrows = self.viewer.add_layer(Layer.create(data, arguments, kind))
@@ -204,8 +224,8 @@ class ParticlesDock(QWidget):
         else:
             arrows.data = data
         arrows.features = layer.features
-        for name, value in colors.items():
-            setattr(arrows, name, value)
+        arrows.edge_color = color_of(layer.features, label) if label else ARROW_COLOR
+        layer.size, layer.face_color = _DOT, layer.border_color
         with QSignalBlocker(self.arrows):
             self.arrows.setChecked(True)
 
