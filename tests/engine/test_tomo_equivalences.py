@@ -204,10 +204,15 @@ def _turned_half(values: np.ndarray) -> np.ndarray:
 
 
 def test_volumes_divided_by_their_multiplicity_are_those_that_are_not() -> None:
-    # As long as there is no background to be masked, which would be done before.
-    case = replace(VOLUMES, files=tomo_sets.Files(has_holes=False), diameter_A=400.0)
-    plain = half_sets.run(case)
-    assert_same(half_sets.run(replace(case, files=tomo_sets.Files(is_normalised=True, has_holes=False))), plain, 1e-3)
+    # As long as nothing is moved and no background masked, which is done before.
+    found = []
+    for is_normalised in (False, True):
+        files = tomo_sets.Files(is_normalised=is_normalised, has_holes=False)
+        case = replace(VOLUMES, files=files, diameter_A=400.0)
+        problem, images = half_sets.tiny_problem(case)
+        centered = replace(problem.particles, origin_A=np.zeros((len(images), 3)))
+        found.append(half_sets.run(case, (replace(problem, particles=centered), images)))
+    assert_same(*found, 1e-3)
 
 
 def test_volumes_of_ctfs_are_those_of_their_squares() -> None:

@@ -55,6 +55,7 @@ class Case:
     is_odd: bool = False
     is_flat: bool = False
     diameter_A: float = DIAMETER_A
+    signal: float = 1.0
 
     @property
     def offset_dim(self) -> int:
@@ -136,12 +137,14 @@ def tiny_problem(case: Case) -> Data:
     if case.form == "image":
         images = tiny_images(particles, case.image_gain)
     else:
-        rng, data = np.random.default_rng(9), tomo_sets.data_of(particles, case.files)
-        for_one = {
-            "volume": lambda i: tomo_sets.volume(particles, i, data, case.files, rng),
-            "tilt_stack": lambda i: tomo_sets.tilt_stack(particles, i, data, rng),
-        }[case.form]
-        images = [(case.image_gain * for_one(i)).astype(np.float32) for i in range(case.n_particle)]
+        data = tomo_sets.data_of(particles, case.files)
+        images = []
+        for i in range(case.n_particle):
+            if case.form == "volume":
+                image = tomo_sets.volume(particles, i, data, case.files, signal=case.signal, seed=100 + i)
+            else:
+                image = tomo_sets.tilt_stack(particles, i, data, signal=case.signal, seed=100 + i)
+            images.append((case.image_gain * image).astype(np.float32))
 
     return problem_of(particles, images, data), images
 

@@ -12,7 +12,7 @@ from napari_autorefine.model.optics import OpticsGroup
 from napari_autorefine.model.particles import Form, Particles, SubtomogramRows
 from napari_autorefine.model.tomography import Tomogram, projection_matrices
 
-LEAST_MULTIPLICITY = 0.01
+LEAST_MULTIPLICITY, VOLUME_NOISE = 0.01, 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,13 +126,14 @@ def contrast_and_multiplicity(box_size: int, i: int) -> tuple[np.ndarray, np.nda
     return contrast, multiplicity
 
 
-def volume(particles: Particles, i: int, data: TomogramData, files: Files, rng: np.random.Generator) -> np.ndarray:
-    """A noisy subtomogram of the phantom, weighted as its files say."""
+def volume(particles: Particles, i: int, data: TomogramData, files: Files, *, signal: float, seed: int) -> np.ndarray:
+    """A subtomogram of the phantom with noise of deviation ``VOLUME_NOISE``, weighted as its files say."""
+    rng = np.random.default_rng(seed)
     optics = particles.optics[particles.optics_index[i]]
     seen = phantoms.ASYMMETRIC.rotated(imaging.rotation(particles.euler_deg[i]))
     seen = replace(seen, centers_A=seen.centers_A - particles.origin_A[i])
-    clean = seen.map(optics.box_size, optics.pixel_size_A)
-    noise = 0.1 * rng.standard_normal(clean.shape)
+    clean = signal * seen.map(optics.box_size, optics.pixel_size_A)
+    noise = VOLUME_NOISE * rng.standard_normal(clean.shape)
     if data.read_weights is None:
         return clean + noise
     contrast, multiplicity = contrast_and_multiplicity(optics.box_size, i)
@@ -145,8 +146,9 @@ def volume(particles: Particles, i: int, data: TomogramData, files: Files, rng: 
     return np.fft.irfftn(transform, s=clean.shape, axes=(0, 1, 2))
 
 
-def tilt_stack(particles: Particles, i: int, data: TomogramData, rng: np.random.Generator) -> np.ndarray:
-    """Noisy tilt images of the phantom."""
+def tilt_stack(particles: Particles, i: int, data: TomogramData, *, signal: float, seed: int) -> np.ndarray:
+    """Tilt images of the phantom with noise of deviation 1."""
+    rng = np.random.default_rng(seed)
     rows, optics = particles.subtomograms, particles.optics[particles.optics_index[i]]
     assert rows is not None and rows.coordinate is not None
     tomogram, pose = data.tomograms[rows.tomogram_name[i]], imaging.rotation(particles.euler_deg[i])
@@ -155,7 +157,7 @@ def tilt_stack(particles: Particles, i: int, data: TomogramData, rng: np.random.
     stack = []
     for tilt in data.tilts[i]:
         turn = tomogram.rotations[tilt] @ imaging.rotation(rows.rotation_deg[i])
-        image = phantoms.ASYMMETRIC.image(
+        image = signal * phantoms.ASYMMETRIC.image(
             turn @ pose, (turn @ particles.origin_A[i])[:2], optics.box_size, optics.pixel_size_A
         )
         height_px = rows.coordinate[i] / tomogram.pixel_size_A

@@ -33,6 +33,7 @@ from napari_autorefine.events import Message, Progress
 from napari_autorefine.model.geometry import round_half_away
 
 _N_NOISE_PARTICLES, _N_NOISE_VOLUMES, _CHUNK = 1000, 10, 32
+_LEAST_SHARE = 1e-4  # of noise in shells that images hardly show, as the origin without amplitude contrast
 
 
 def initial_poses(setup: Setup) -> Poses:
@@ -195,11 +196,13 @@ class NoiseSums:
 
     def sigma2(self) -> np.ndarray:
         """Noise variance per component and shell (n_image_shell,)."""
-        n = np.asarray(self.n_image)
+        spectrum = np.asarray(self.spectrum)
+        n = np.broadcast_to(np.asarray(self.n_image, dtype=np.float64), spectrum.shape)
+        share = np.divide(1.0, n, out=np.zeros(n.shape), where=n > _LEAST_SHARE * self.n_total)
         if isinstance(self.image, float):
-            return initial_sigma2_noise(np.asarray(self.spectrum) / np.maximum(n, 1e-12), np.zeros(1))
+            return initial_sigma2_noise(spectrum * share, np.zeros(1))
         mean_power = image_power_spectrum((self.image / self.n_total)[None])[0]
-        return initial_sigma2_noise(np.asarray(self.spectrum) / n, mean_power * (self.n_total / n))
+        return initial_sigma2_noise(spectrum * share, mean_power * (self.n_total * share))
 
 
 def _measure(setup: Setup, source: BlockSource, part: np.ndarray, background: np.ndarray) -> NoiseSums:
@@ -219,7 +222,7 @@ def _measure(setup: Setup, source: BlockSource, part: np.ndarray, background: np
         fill = noise_images(flat, pixels.shape[1:], seeds)
     masked, _ = move_and_mask(pixels, shifts, np.ones(len(pixels)), background, fill=fill)
     if setup.data_dim == 3:
-        return _volume_noise(raw, masked, setup.problem.tomogram_data)
+        return _volume_noise(raw, masked, setup.problem.tomogram_data, is_premultiplied=optics.is_premultiplied)
     return NoiseSums(
         spectrum=image_power_spectrum(masked).sum(axis=0),
         image=masked.sum(axis=0, dtype=np.float64),
@@ -228,11 +231,13 @@ def _measure(setup: Setup, source: BlockSource, part: np.ndarray, background: np
     )
 
 
-def _volume_noise(raw: RawParticles, masked: np.ndarray, data: TomogramData | None) -> NoiseSums:
-    """Power of volumes where they hold data, and their multiplicity."""
+def _volume_noise(
+    raw: RawParticles, masked: np.ndarray, data: TomogramData | None, *, is_premultiplied: bool
+) -> NoiseSums:
+    """Power of volumes where they hold data, and by how much their noise varies."""
     grids = None
     if raw.ctf is not None and data is not None:
-        grids = weight_grids(raw.ctf, raw.multiplicity, data, is_premultiplied=True)
+        grids = weight_grids(raw.ctf, raw.multiplicity, data, is_premultiplied=is_premultiplied)
     total = NoiseSums()
     for i, volume in enumerate(masked):
         transform = half_transforms(volume[None])[0]
