@@ -98,6 +98,8 @@ class RunFiles:
         if not state.is_final:
             self._folder.write_iteration(state, self._particles, directions_deg=directions)
             self._outputs["optimiser"] = str(self._folder.path("optimiser.star", state.iteration))
+            if self._folder.settings.files is not None:
+                self._outputs["optimisation_set"] = str(self._folder.path("optimisation_set.star", state.iteration))
             if self._params.keep_iterations is not None:
                 prune(Path(self._params.output), before=state.iteration - self._params.keep_iterations + 1)
             return
