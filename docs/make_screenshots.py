@@ -19,8 +19,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 if TYPE_CHECKING:
     from napari import Viewer
     from PIL import Image
@@ -32,7 +30,6 @@ IMAGES = DOCS / "images"
 PLUGIN = "napari-autorefine"
 WINDOW = (1400, 860)
 MOST_BYTES = 300_000
-SHIFT_PX = 2.75
 LIVE_ITERATION = 5
 LIVE = "Live results (napari-autorefine)"
 _TURN_S = 0.02
@@ -253,41 +250,6 @@ def postprocess(driver: Driver, refined: JobDock, masked: JobDock) -> None:
     driver.shot("postprocess_result")
 
 
-def recentre(driver: Driver, refined: JobDock, masked: JobDock) -> None:
-    """Bring the map onto a mask that lies elsewhere."""
-    path = _mask_elsewhere(driver, masked)
-    driver.viewer.layers.clear()
-    driver.press(refined, "→ Recentre")
-    dock: Any = driver.dock("recenter")
-    dock.fill({"mask": str(path)})
-    driver.until(lambda: dock.tool.view.is_on, "map and mask")
-    dock.tool.looks["y"].click()
-    driver.spin(2.0)
-    driver.shot("recentre_before")
-    dock.tool.suggest_button.click()
-    driver.until(lambda: "Found" in dock.tool.note.text(), "a suggestion")
-    driver.shot("recentre_after")
-    dock.tool.looks["3d"].click()
-    driver.spin(2.0)
-    driver.shot("recentre_3d")
-    driver.run(dock)
-    driver.shot("recentre_applied")
-
-
-def _mask_elsewhere(driver: Driver, masked: JobDock) -> Path:
-    """Write the mask of a job displaced, as a mask of the tutorial on subtomograms is."""
-    from napari_autorefine.engine.registration import moved
-    from napari_autorefine.io.mrc import read_volume, write_volume
-
-    assert masked.panel.session is not None
-    made = read_volume(masked.panel.session.outputs["mask"])
-    data = np.clip(moved(made.data, np.array([0.0, 0.0, -SHIFT_PX])), 0.0, 1.0).astype(np.float32)
-    path = masked.project.absolute("masks/mask_align.mrc")
-    path.parent.mkdir(exist_ok=True)
-    write_volume(path, data, made.voxel_size_A)
-    return path
-
-
 @contextmanager
 def window(folder: Path) -> Iterator[Viewer]:
     """Open a viewer with this plugin, with preferences and samples of its own."""
@@ -313,7 +275,6 @@ def single_particles(viewer: Viewer, images: Path) -> None:
     reboxed = rebox(driver)
     refined = refine(driver, extracted, reboxed)
     masked = mask(driver, refined)
-    recentre(driver, refined, masked)
     postprocess(driver, refined, masked)
 
 

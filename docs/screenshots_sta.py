@@ -134,15 +134,15 @@ def recentre(driver: Driver, refined: Any, folder: Path) -> Any:
     driver.until(lambda: dock.tool.view.is_on, "map and mask", 60)
     dock.tool.looks["y"].click()
     driver.spin(2.0)
-    driver.shot("sta_recentre_before")
+    driver.shot("recentre_before")
     dock.tool.suggest_button.click()
     driver.until(lambda: dock.tool.note.text() not in ("", "…") and not dock.tool.model.is_zero, "a suggestion", 120)
-    driver.shot("sta_recentre_after")
+    driver.shot("recentre_after")
     dock.tool.looks["3d"].click()
     driver.spin(2.0)
-    driver.shot("sta_recentre_3d")
+    driver.shot("recentre_3d")
     driver.run(dock)
-    driver.shot("sta_recentre_applied")
+    driver.shot("recentre_applied")
     return dock
 
 

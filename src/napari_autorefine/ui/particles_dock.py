@@ -135,8 +135,8 @@ class ParticlesDock(QWidget):
         except InputError as error:
             show_error(str(error))
             return
+        self._on_layer()  # there may be other columns
         self._paint()
-        self._say()
 
     def split_up(self) -> None:
         """Replace the layer by one per tomogram."""
