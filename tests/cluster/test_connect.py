@@ -175,12 +175,20 @@ def test_slurm_jobs_join(slurm: Path) -> None:
         assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
         assert member.contract.threads == 2 and not member.greeting.is_shared
         assert client.run(os.getenv, "STARTED") == {member.address: "yes"}
+
+        def settings() -> tuple[object, ...]:
+            import dask
+
+            names = ("worker.http.routes", "admin.tick.interval", "worker.memory.terminate")
+            return tuple(dask.config.get(f"distributed.{name}") for name in names)
+
+        assert client.run(settings) == {member.address: ([], "1s", False)}
         crew.close()
     assert not list(slurm.parent.glob(".*"))  # certificates are removed
     script = slurm.read_text()
     for line in ("#SBATCH --gres=gpu:1", "#SBATCH -p long", "#SBATCH --cpus-per-task=2", "export STARTED=yes"):
         assert line in script
-    assert "TERMINATE=False" in script and "--nthreads 2" in script
+    assert "TERMINATE='False'" in script and "--nthreads 2" in script
 
 
 def test_without_slurm_its_jobs_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,10 @@ _QUIET = {
     # Web pages and their interfaces are not needed, and what does not listen cannot be asked.
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
-    "distributed.admin.low-level-log-length": 1000,
+    # Processes that look at themselves fifty times a second take several percent of a core.
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.system-monitor.interval": "10s",
+    "distributed.admin.tick.interval": "1s",
 }
 # Volumes and images are kept by the package itself within the memory it was given: dask need not write them to disc.
 _UNMANAGED = {
@@ -147,8 +150,10 @@ def _local(description: ClusterDescription, security: Any) -> Any:
 def _slurm(description: ClusterDescription, security: Any) -> Any:
     if shutil.which("sbatch") is None:
         raise InputError(f"{description.source}: kind is slurm, but this computer has no program sbatch.")
-    exports = [f"export DASK_{key.upper().replace('-', '_').replace('.', '__')}=False" for key in _UNMANAGED]
-    exports.append("export DASK_DISTRIBUTED__WORKER__HTTP__ROUTES='[]'")
+    exports = [
+        f"export DASK_{key.upper().replace('-', '_').replace('.', '__')}='{value}'"
+        for key, value in (_QUIET | _UNMANAGED).items()
+    ]
     cluster = importlib.import_module("dask_jobqueue").SLURMCluster(
         cores=description.cores,
         processes=1,
