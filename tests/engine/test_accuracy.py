@@ -14,7 +14,9 @@ from napari_autorefine.engine.accuracy import (
     error_ladder,
     particle_accuracy,
 )
-from napari_autorefine.engine.iteration import half_context
+from napari_autorefine.engine.iteration import expected_accuracy, half_context
+from napari_autorefine.engine.transfers import particle_optics
+from napari_autorefine.engine.workers import Workers
 
 EULER_DEG = np.array([20.0, 60.0, -40.0])
 DECISIVE = -np.log(0.01)
@@ -81,6 +83,72 @@ def test_the_error_is_the_first_rung_at_which_the_log_odds_are_decisive() -> Non
     results = [accuracy(noise, seed) for seed in range(12)]
     assert {round(rot, 6) for rot, _, _ in results} == {round(float(r), 6) for r in rungs}
     assert {round(trans, 6) for _, trans, _ in results} == {round(float(m), 6) for m in moves}
+
+
+TOMO = {
+    "volumes": half_sets.Case(form="volume", is_premultiplied=True, n_particle=4),
+    "stacks": half_sets.Case(form="tilt_stack", is_premultiplied=True, n_particle=4),
+}
+
+
+@lru_cache(maxsize=2)
+def tomo(form: str) -> half_sets.Found:
+    return half_sets.run(TOMO[form])
+
+
+@pytest.mark.parametrize("i", [0, 2])  # of a group that is not premultiplied, and of one that is
+@pytest.mark.parametrize("form", TOMO)
+def test_errors_of_volumes_and_tilt_stacks_are_the_first_decisive_rungs(form: str, i: int) -> None:
+    found, noise = tomo(form), 0.3
+    model, problem = half_sets.oracle_model(found), found.setup.problem
+    seen = posterior.view(found.images[i], problem.particles, i, model, 12, problem.tomogram_data)
+    weight = seen.transfer**2 / (2 * noise * seen.sigma2 * seen.spread) * seen.is_far
+
+    def odds(first: np.ndarray, second: np.ndarray) -> float:
+        return float((weight * np.abs(first - second) ** 2).sum())
+
+    def slice_of(angles: np.ndarray) -> np.ndarray:
+        return posterior.slices_of(seen, model, imaging.rotation(angles)[None])[0]
+
+    middle = slice_of(EULER_DEG)
+    expected_rot, expected_A = set(), []
+    for axis in np.eye(3):
+        turned = (e for e in ROTATION_ERRORS_DEG if odds(middle, slice_of(EULER_DEG + e * axis)) > DECISIVE)
+        expected_rot.add(round(float(next(turned, ROTATION_ERRORS_DEG[-1])), 6))
+        shifts_A = np.outer(SHIFT_ERRORS_PX * seen.optics.pixel_size_A, axis)
+        evidence = [odds(middle, middle * ramp) for ramp in posterior.ramps(seen, shifts_A)]
+        expected_A.append(float(shifts_A.sum(axis=1)[np.argmax(np.array(evidence) > DECISIVE)]))
+    context = found.job.context
+    model_of_half = half_sets.tiny_model(found.job.grid.orientations.n_dir, found.case.form)
+    noisy = replace(model_of_half, sigma2_noise=model_of_half.sigma2_noise * noise)
+    context = half_context(found.setup, noisy, 1, found.job.plan, found.job.geometries, 1)
+    geometry = found.job.geometries[problem.particles.optics_index[i]]
+    optics = particle_optics(found.job.source, geometry, i)
+    results = [particle_accuracy(context, geometry, EULER_DEG, optics, seed, half_sets.N_SHELL) for seed in range(16)]
+    assert {round(rot, 6) for rot, _, _ in results} == expected_rot
+    # Evidence of tilted images is summed in eighths of a frequency.
+    found_A = sorted({round(trans, 6) for _, trans, _ in results})
+    np.testing.assert_allclose(found_A, sorted({round(e, 6) for e in expected_A}), rtol=0.12)
+    for _, _, share in results:
+        assert share.sum() == pytest.approx(1.0, abs=1e-5) and share[0] == 0 and (share >= 0).all()
+
+
+@pytest.mark.parametrize("form", TOMO)
+def test_the_expected_errors_of_a_half_set_are_means_over_its_particles(form: str) -> None:
+    found = tomo(form)
+    job = found.job
+    with Workers(2) as workers:
+        mean = expected_accuracy(found.setup, job.source, job.context, job.geometries, workers)
+    own = []
+    for i in found.members:
+        geometry = job.geometries[found.setup.problem.particles.optics_index[i]]
+        euler = found.setup.problem.particles.euler_deg[i]
+        optics = particle_optics(job.source, geometry, i)
+        seed = found.setup.options.random_seed + int(i)
+        own.append(particle_accuracy(job.context, geometry, euler, optics, seed, half_sets.N_SHELL))
+    assert mean.rot_deg == pytest.approx(np.mean([one[0] for one in own]))
+    assert mean.trans_A == pytest.approx(np.mean([one[1] for one in own]))
+    np.testing.assert_allclose(mean.orientability, np.mean([one[2] for one in own], axis=0))
 
 
 def test_orientability_is_a_share_of_the_shells_without_the_origin() -> None:

@@ -13,8 +13,10 @@ import pytest
 from oracles import cupy_stand_in, half_sets, phantoms
 from oracles.cuda_on_host import COMPILER
 from oracles.half_sets import Case, Found
+from oracles.tomo_sets import Files
 
 from napari_autorefine.engine import device as device_module
+from napari_autorefine.engine import images
 from napari_autorefine.engine.block import BlockResult
 from napari_autorefine.engine.loop import refine
 from napari_autorefine.engine.problem import RefinementProblem, RefineOptions
@@ -49,7 +51,7 @@ def gpu(request: pytest.FixtureRequest) -> None:
         pytest.skip("no CUDA device, or CuPy is not installed")
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=32)
 def on_host(case: Case) -> Found:
     return half_sets.run(case)
 
@@ -77,6 +79,8 @@ def assert_same(found: Found, expected: Found) -> None:
     assert found.accumulators.dc_weight == pytest.approx(expected.accumulators.dc_weight, rel=1e-5)
 
 
+VOLUMES = Case(form="volume", is_premultiplied=True, n_particle=4, fraction=0.999)
+STACKS = Case(form="tilt_stack", is_premultiplied=True, n_particle=4, fraction=0.999)
 CASES = {
     "global": Case(),
     "local": Case(is_local=True, screen_size=6),
@@ -84,6 +88,21 @@ CASES = {
     "premultiplied, aberrated": Case(is_premultiplied=True, is_aberrated=True),
     "no CTF, no norm": Case(is_plain=True),
     "local, priors": Case(is_local=True, has_prior=True),
+    "tilt prior": Case(sigma_tilt_deg=20.0),
+    "volumes": replace(VOLUMES, has_prior=True),
+    "volumes, local": replace(VOLUMES, is_local=True, screen_size=4, offset_step_A=3.0),
+    "volumes, correlation": replace(VOLUMES, is_cc=True),
+    "volumes, parents first": replace(VOLUMES, healpix_order=1, screen_size=4, image_gain=10.0),
+    "volumes, normalised": replace(VOLUMES, files=Files(is_normalised=True), zero_mask=False),
+    "volumes without multiplicity": replace(VOLUMES, files=Files(has_multiplicity=False)),
+    "volumes, multiplicity ignored": replace(VOLUMES, files=Files(ignores_multiplicity=True, holds_ctf=True)),
+    "volumes without weights": replace(VOLUMES, is_plain=True, files=Files(has_weights=False)),
+    "stacks": replace(STACKS, has_prior=True),
+    "stacks, local": replace(STACKS, is_local=True, screen_size=4, offset_step_A=3.0),
+    "stacks, global, screened": replace(STACKS, screen_size=4, zero_mask=False),
+    "stacks, correlation": replace(STACKS, is_cc=True),
+    "stacks, tilt prior": replace(STACKS, sigma_tilt_deg=20.0),
+    "stacks, no CTF": replace(STACKS, is_plain=True),
 }
 
 
@@ -139,6 +158,9 @@ def test_the_kernels_ran_on_the_device_asked_for(machine: Machine) -> None:
 
 
 def test_a_device_is_left_empty(machine: Machine) -> None:
+    for cache in (images._centre_signs, images._image_index, images._volume_index, images._image_outer_index,
+                  images._volume_outer_index):  # fmt: skip
+        cache.cache_clear()
     before, peak = peak_bytes(machine, Case(devices=(0,)))
     assert before - 4096 < machine.used[0] < before + 4096 < peak / 10  # small tables are kept for the next half-set
 
@@ -196,6 +218,26 @@ def test_a_batch_fits_into_the_memory_there_is() -> None:
     sizes = [device_module.batch_size(1 << n, geometry, n_rot=36864, n_trans=37) for n in range(10, 40)]
     assert sizes == sorted(sizes) and sizes[0] == 1 and sizes[-1] == device_module.LARGEST_BATCH
     assert 1 < device_module.batch_size(1 << 29, geometry, n_rot=36864, n_trans=37) < device_module.LARGEST_BATCH
+
+
+@pytest.mark.parametrize("case", [VOLUMES, STACKS])
+def test_a_batch_counts_volumes_and_tilts(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_module, "LARGEST_BATCH", 1 << 20)
+    image, own = on_host(Case()).job.geometries[0], on_host(case).job.geometries[0]
+    n_image = 5 if case.form == "tilt_stack" else 1
+    larger = 5 if case.form == "tilt_stack" else half_sets.BOX
+    free = 1 << 24
+    few = device_module.batch_size(free, own, n_rot=0, n_trans=7, n_image=n_image)
+    assert 1 <= few <= device_module.batch_size(free, image, n_rot=0, n_trans=7) / larger * 1.1
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.7])
+@pytest.mark.parametrize("case", [VOLUMES, STACKS])
+def test_a_run_of_subtomograms_never_ends_for_lack_of_device_memory(machine: Machine, case: Case, share: float) -> None:
+    device_case = replace(case, devices=(0,))
+    before, peak = peak_bytes(machine, device_case)
+    machine.total = int(before + share * (peak - before))
+    assert_same(half_sets.run(device_case), on_host(case))
 
 
 def images_of_two_groups() -> RefinementProblem:

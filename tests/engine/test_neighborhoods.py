@@ -7,6 +7,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from napari_autorefine.engine.grids import OrientationGrid, local_neighborhoods, make_orientation_grid
+from napari_autorefine.engine.neighborhoods import tilt_limited
 from napari_autorefine.model.geometry import euler_to_matrix, matrix_to_euler, pose_error_deg
 from napari_autorefine.model.symmetry import point_group
 
@@ -104,6 +105,36 @@ def test_very_wide_prior_takes_the_whole_grid_once() -> None:
     local = local_neighborhoods(grid, [[20.0, 50.0, 70.0]], 100.0)
     assert len(local.dir_idx) == grid.n_orientation
     assert len(set(zip(local.dir_idx.tolist(), local.psi_idx.tolist(), strict=True))) == grid.n_orientation
+
+
+@pytest.mark.parametrize("tilt", [0.0, 37.0, 90.0, 171.0])
+@pytest.mark.parametrize(("name", "order"), [("C1", 2), ("C6", 2), ("D2", 3), ("D7", 3), ("T", 3), ("O", 3), ("I2", 3)])
+def test_a_prior_on_the_tilt_is_that_of_the_nearest_mate(name: str, order: int, tilt: float) -> None:
+    grid, sigma = make_orientation_grid(order, point_group(name)), 7.0
+    chosen, log_weight = tilt_limited(grid, tilt, sigma)
+    assert np.exp(log_weight).sum() == pytest.approx(1.0)
+    assert (np.diff(chosen) > 0).all()
+    expected = {}
+    for direction in range(grid.n_dir):
+        euler = np.array([grid.rot_deg[direction], grid.tilt_deg[direction], 0.0])
+        mates = matrix_to_euler(euler_to_matrix(euler) @ grid.group.operators)
+        distance = np.abs(mates[:, 1] - tilt).min()
+        if distance <= 3 * sigma:
+            expected[direction] = np.exp(-(distance**2) / (2 * sigma**2))
+    if not expected:
+        assert len(chosen) == 1
+        return
+    assert set(chosen.tolist()) == set(expected)
+    np.testing.assert_allclose(
+        np.exp(log_weight), np.array(list(expected.values())) / sum(expected.values()), rtol=1e-6
+    )
+
+
+def test_a_prior_on_the_tilt_that_no_direction_meets_takes_the_nearest() -> None:
+    grid = make_orientation_grid(1, point_group("C1"))
+    chosen, log_weight = tilt_limited(grid, 89.0, 1e-3)
+    assert len(chosen) == 1 and log_weight[0] == pytest.approx(0.0)
+    assert abs(grid.tilt_deg[chosen[0]] - 89.0) == pytest.approx(np.abs(grid.tilt_deg - 89.0).min())
 
 
 def test_no_particles() -> None:

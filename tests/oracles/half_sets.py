@@ -56,6 +56,7 @@ class Case:
     is_flat: bool = False
     diameter_A: float = DIAMETER_A
     signal: float = 1.0
+    fraction: float = 1.0
 
     @property
     def offset_dim(self) -> int:
@@ -194,7 +195,7 @@ def run(case: Case, data: Data | None = None) -> Found:
     options = RefineOptions(
         symmetry="D2",
         particle_diameter_A=case.diameter_A,
-        adaptive_fraction=1.0,
+        adaptive_fraction=case.fraction,
         mask_edge_px=3.0,
         threads=case.threads,
         ctf=not case.is_plain,

@@ -48,7 +48,7 @@ LARGEST_BATCH = 64
 _SUMS_SHARE, _TABLE_SHARE, _SLICE_SHARE, _BATCH_SHARE = 0.5, 0.25, 0.3, 0.5  # of the memory free at that moment
 
 
-def batch_size(free_bytes: int, geometry: GroupGeometry, *, n_rot: int, n_trans: int) -> int:
+def batch_size(free_bytes: int, geometry: GroupGeometry, *, n_rot: int, n_trans: int, n_image: int = 1) -> int:
     """Return how many particles fit on a device at once.
 
     Parameters
@@ -57,9 +57,11 @@ def batch_size(free_bytes: int, geometry: GroupGeometry, *, n_rot: int, n_trans:
     geometry : of the particles' optics group
     n_rot : orientations that all particles are compared with together; 0 in local searches
     n_trans : coarse shifts
+    n_image : images of a particle, the tilts of a stack
     """
     samples = geometry.samples
-    images = 48 * samples.box_size**2 + 80 * samples.n_sample
+    per_pixel = 48 if samples.dim == 2 else 72  # volumes have weights beside them
+    images = n_image * (per_pixel * samples.box_size**samples.dim + 80 * samples.n_sample)
     scores = (4 * n_rot + 16 * samples.n_coarse) * (n_trans + 1) if n_rot else 0
     once = 48 * n_rot * n_trans
     return int(np.clip((_BATCH_SHARE * free_bytes - once) // (images + scores), 1, LARGEST_BATCH))
@@ -229,8 +231,10 @@ class DeviceHalf:
     def _choose_batch(self) -> None:
         job = self._host_job
         n_rot = job.grid.orientations.n_orientation if job.shares_slices else 0
+        n_trans, tilts = len(job.grid.trial_shifts_A), job.setup.tilts
+        n_image = 1 if tilts is None else tilts.most_tilts
         free = free_device_memory(self.device)
-        self.batch = min(batch_size(free, g, n_rot=n_rot, n_trans=len(job.grid.trial_shifts_A)) for g in job.geometries)
+        self.batch = min(batch_size(free, g, n_rot=n_rot, n_trans=n_trans, n_image=n_image) for g in job.geometries)
 
     def _search(self, indices: np.ndarray, raw: RawParticles, done: list[ParticleResult]) -> None:
         """Search particles on the device; those that are through are added to ``done``."""

@@ -112,13 +112,15 @@ def outer_sums(values: Any, samples: FourierSamples) -> np.ndarray:
 
 def _beyond(values: Any, samples: FourierSamples) -> Any:
     """Independent coefficients beyond the samples' disc, sorted by shell; (n, n_outer)."""
-    where = _resident_outer_index(samples.box_size, samples.size, samples.dim, device_of(values))
+    make = _image_outer_index if samples.dim == 2 else _volume_outer_index
+    where, _ = make(samples.box_size, samples.size, samples.dim, device_of(values))
     return array_module(values).take(values.reshape(len(values), -1), where, axis=1)
 
 
 def _sums_beyond(picked: Any, samples: FourierSamples) -> np.ndarray:
     xp = array_module(picked)
-    _, starts = _outer_index(samples.box_size, samples.size, samples.dim)
+    make = _image_outer_index if samples.dim == 2 else _volume_outer_index
+    _, starts = make(samples.box_size, samples.size, samples.dim, device_of(picked))
     if picked.shape[1] == 0:
         return np.zeros((len(picked), samples.box_size // 2 + 1))
     edges = to_host(xp.cumsum(picked, axis=1, dtype=np.float64))
@@ -152,13 +154,21 @@ def _centre_signs(size: int, dim: int, device: int | None) -> Any:
     return to_device(factors.astype(np.complex64), device)
 
 
-@lru_cache(maxsize=64)
 def _flat_index(samples: FourierSamples, device: int | None) -> Any:
+    """Where samples are in flat half transforms; of volumes, which have many, only the last ones are remembered."""
+    return (_image_index if samples.dim == 2 else _volume_index)(samples, device)
+
+
+def _make_flat_index(samples: FourierSamples, device: int | None) -> Any:
     n = samples.box_size
     row = np.mod(samples.y, n).astype(np.int64)
     if samples.dim == 3:
         row += np.mod(samples.z, n).astype(np.int64) * n
     return to_device(row * (n // 2 + 1) + samples.x, device)
+
+
+_image_index = lru_cache(maxsize=64)(_make_flat_index)
+_volume_index = lru_cache(maxsize=4)(_make_flat_index)
 
 
 def _frequency_indices(size: int, dim: int = 2) -> tuple[np.ndarray, ...]:
@@ -190,8 +200,7 @@ def _is_independent(size: int, dim: int) -> np.ndarray:
     return ~mate
 
 
-@lru_cache(maxsize=64)
-def _outer_index(box_size: int, size: int, dim: int) -> tuple[np.ndarray, np.ndarray]:
+def _outer_index(box_size: int, size: int, dim: int, device: int | None) -> tuple[Any, np.ndarray]:
     """Flat indices of the independent coefficients with |k| > size / 2, sorted by shell, and where shells start."""
     shell = _shell_grid(box_size, dim)
     keep = (_radius_grid(box_size, dim) > size / 2.0 + 1e-9) & (shell <= box_size // 2) & _is_independent(box_size, dim)
@@ -199,12 +208,11 @@ def _outer_index(box_size: int, size: int, dim: int) -> tuple[np.ndarray, np.nda
     order = np.argsort(shell.ravel()[index], kind="stable")
     index = index[order]
     starts = np.searchsorted(shell.ravel()[index], np.arange(box_size // 2 + 2))
-    return index, starts
+    return to_device(index, device), starts
 
 
-@lru_cache(maxsize=64)
-def _resident_outer_index(box_size: int, size: int, dim: int, device: int | None) -> Any:
-    return to_device(_outer_index(box_size, size, dim)[0], device)
+_image_outer_index = lru_cache(maxsize=64)(_outer_index)
+_volume_outer_index = lru_cache(maxsize=4)(_outer_index)
 
 
 def shell_means(values: np.ndarray) -> np.ndarray:

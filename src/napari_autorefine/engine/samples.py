@@ -79,7 +79,6 @@ class FourierSamples:
         return np.stack([self.x, self.y], axis=1) / (self.box_size * pixel_size_A)
 
 
-@lru_cache(maxsize=32)
 def fourier_samples(
     box_size: int, size: int, coarse_size: int, screen_size: int | None = None, *, dim: int = 2
 ) -> FourierSamples:
@@ -95,6 +94,10 @@ def fourier_samples(
     """
     coarse_size = min(coarse_size, size)
     sizes = (min(screen_size or coarse_size, coarse_size), coarse_size, size)
+    return (_image_samples if dim == 2 else _volume_samples)(box_size, sizes, dim)
+
+
+def _samples(box_size: int, sizes: tuple[int, int, int], dim: int) -> FourierSamples:
     parts, row_counts, inner = [np.array([[0, 0, 0, 1]])], [], -1.0
     for disc in sizes:
         if disc / 2.0 > inner:
@@ -120,6 +123,10 @@ def fourier_samples(
         row_counts=(row_counts[0], row_counts[1], row_counts[2]),
         dim=dim,
     )
+
+
+_image_samples = lru_cache(maxsize=32)(_samples)
+_volume_samples = lru_cache(maxsize=4)(_samples)  # they take much memory
 
 
 def _runs(inner: float, outer: float, dim: int) -> np.ndarray:
