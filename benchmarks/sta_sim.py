@@ -8,7 +8,7 @@ RELION's files and command lines are those of ``sta_sim`` in the folder of share
 AUTOREFINE_SHARED_DATA); both programs are judged by the same code. A finished run is judged again instead of repeated,
 unless --again.
 
-RELION's time is the sum of its progress bars, wall clock, of two workers on two cores that others used too: its CPU time
+RELION's time is the sum of its progress bars, wall clock, of 2 workers on two cores that others used too: its CPU time
 is at most twice that, so that the true ratio of CPU times is not below the printed one. The last column is ours over
 RELION's: below 1 is better; that of resolutions and errors should not exceed 1.02. Half-maps of so few particles in two
 tilt series have an FSC that dips where their CTFs are 0: where it crosses 0.143 is a matter of luck, the truth tells.
