@@ -124,7 +124,10 @@ def test_the_first_estimate_with_noise_behind_the_mask_is_not_that_of_the_mask(f
     assert np.isfinite(sigma2).all() and (sigma2 > 0).all()
 
 
-@pytest.mark.parametrize(("form", "files"), [("volume", name) for name in FILES] + [("tilt_stack", "plain"), ("image", "plain")])  # fmt: skip
+KINDS = [*(("volume", name) for name in FILES), ("tilt_stack", "plain"), ("image", "plain")]
+
+
+@pytest.mark.parametrize(("form", "files"), KINDS)
 @pytest.mark.parametrize("is_premultiplied", [False, True])
 def test_an_iteration_finds_the_noise_before_it_was_multiplied(
     form: half_sets.Form, files: str, is_premultiplied: bool
