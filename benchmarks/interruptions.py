@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from oracles.interruptions import all_of, differences, go_on, make_set, run_with
+from oracles.interruptions import all_of, differences, duration_s, go_on, make_set, run_with
 
 N_RANDOM = 60
 
@@ -27,12 +27,13 @@ def main() -> None:
         undisturbed.mkdir()
         make_set(undisturbed)
         all_of(go_on(undisturbed))
+        longest_s = duration_s(Path(place) / "timed")
         for kind in ("operation", "write", "settle", "delay"):
             n_moment, n_killed, bad = 0, 0, []
             for number in range(1, N_RANDOM + 1 if kind == "delay" else 10**6, 1 if kind == "delay" else step):
                 with tempfile.TemporaryDirectory(dir=place) as name:
                     make_set(Path(name))
-                    killed = run_with(Path(name), kind, number)
+                    killed = run_with(Path(name), kind, number, longest_s)
                     if not killed and kind != "delay":
                         break
                     n_moment, n_killed = n_moment + 1, n_killed + killed

@@ -43,28 +43,29 @@ def assert_alike(one: RefinementState, other: RefinementState) -> None:
 
 
 def test_images_are_read_while_earlier_blocks_are_searched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The search of a block waits, in this test, until another block's images are being read."""
-    ahead, searching = threading.Event(), threading.Event()
-    n_ahead = [0]
-    original = host_blocks.HostBlocks._search_part
+    """The search of the first block waits, in this test, until the images of another one are being read."""
+    another, has_begun, n_read = threading.Event(), threading.Event(), [0]
+    results, search_part = host_blocks.HostBlocks.results, host_blocks.HostBlocks._search_part
+
+    def begin(*arguments: object) -> object:
+        has_begun.set()
+        return results(*arguments)  # type: ignore[arg-type]
 
     def read(indices: np.ndarray) -> np.ndarray:
-        if searching.is_set():
-            n_ahead[0] += 1
-            ahead.set()
+        n_read[0] += has_begun.is_set()
+        if n_read[0] > 1:
+            another.set()
         return DATA.images[indices]
 
-    def search(self: host_blocks.HostBlocks, *arguments: object) -> None:
-        searching.set()
-        if not ahead.is_set():
-            assert ahead.wait(30.0), "nothing is read while a block is searched"
-        original(self, *arguments)  # type: ignore[arg-type]
+    def search(*arguments: object) -> None:
+        assert another.wait(60.0), "nothing is read while the first block is searched"
+        search_part(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(host_blocks, "_READERS", 1)
+    monkeypatch.setattr(host_blocks.HostBlocks, "results", begin)
     monkeypatch.setattr(host_blocks.HostBlocks, "_search_part", search)
     last, _ = run(replace(DATA.problem, read_images=read), replace(OPTIONS, max_iterations=1, threads=1))
     assert last.iteration == 1
-    assert n_ahead[0] >= 1
 
 
 def test_readers_are_only_a_few_blocks_ahead(monkeypatch: pytest.MonkeyPatch) -> None:

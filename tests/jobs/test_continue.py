@@ -263,8 +263,20 @@ def test_an_interruption_between_two_renames_leaves_no_half_iteration(
 
 def test_what_a_killed_run_left_is_swept_up_and_nothing_else(stopped: Path) -> None:
     output = stopped / "Refine3D"
-    gone = [".run.77.probe", ".77.run_it004_data.star", "..77.run_it004_data.star.77.tmp", ".run_params.json.77.tmp"]
-    kept = [".77.other_it004_data.star", ".run_notes.77.tmp", "run_it004_notes.txt", ".run_job"]
+    gone = [
+        ".run.77.probe",
+        ".run.lock.4194305.7",
+        ".77.run_it004_data.star",
+        "..77.run_it004_data.star.77.tmp",
+        ".run_params.json.77.tmp",
+    ]
+    kept = [
+        f".run.lock.{os.getpid()}.7",
+        ".77.other_it004_data.star",
+        ".run_notes.77.tmp",
+        "run_it004_notes.txt",
+        ".run_job",
+    ]
     for name in (*gone, *kept):
         (output / name).touch()
     list(refine(RefineParams(continue_from=str(output), max_iterations=LAST + 1)))

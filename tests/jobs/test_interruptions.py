@@ -12,8 +12,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 MOMENTS = {
-    "operations": [f"operation:{n}" for n in (1, 3, 6, 25, 40, 44, 46, 48, 130, 420)],
-    "contents": [f"write:{n}" for n in (1, 4, 9, 14, 17, 26, 118, 190)] + [f"settle:{n}" for n in (2, 9, 14, 16, 90)],
+    "operations": [f"operation:{n}" for n in (1, 3, 6, 25, 40, 44, 46, 48, 130, 380)],
+    "contents": [f"write:{n}" for n in (1, 4, 9, 14, 17, 26, 118, 150)] + [f"settle:{n}" for n in (2, 9, 14, 16, 70)],
     "times": [f"delay:{n}" for n in range(1, 9)],
 }
 

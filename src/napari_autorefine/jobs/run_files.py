@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from napari_autorefine.engine.grids import make_orientation_grid
 from napari_autorefine.engine.randomness import random_halves
@@ -144,8 +145,11 @@ def remove_leftovers(prefix: Path) -> None:
     for path in prefix.parent.iterdir() if prefix.parent.is_dir() else ():
         found = _TEMPORARY.fullmatch(path.name)
         name = "" if found is None else found["inner"] or found["plain"] or ""
-        is_probe = re.fullmatch(rf"\.{re.escape(prefix.name)}\.\d+\.probe", path.name)
-        if is_probe or (name.startswith(prefix.name) and _OWN_FILE.match(name[len(prefix.name) :])):
+        own = re.escape(prefix.name)
+        is_probe = re.fullmatch(rf"\.{own}\.\d+\.probe", path.name)
+        lock = re.fullmatch(rf"\.{own}\.lock\.(\d+)\.(?:\d+|gone|now)", path.name)
+        is_left = is_probe or (lock is not None and not psutil.pid_exists(int(lock[1])))
+        if is_left or (name.startswith(prefix.name) and _OWN_FILE.match(name[len(prefix.name) :])):
             path.unlink(missing_ok=True)
 
 
