@@ -211,7 +211,7 @@ def _blocks(viewer: Any, dashboard: Any, steps: list[Step], name: str) -> list[s
     """Return rows for the window at rest, turned by hand, and while maps are replaced."""
 
     def is_done() -> bool:
-        return dashboard.worker.is_idle and not dashboard.maps._waiting
+        return dashboard.worker.is_idle and not dashboard.maps.is_busy
 
     measured(lambda: dashboard.show_step(steps[0]), is_done, least_s=4.0)
     at_rest = measured(lambda: None, lambda: True, least_s=3.0)

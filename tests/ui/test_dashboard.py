@@ -45,7 +45,7 @@ def viewer(make_viewer: Callable[..., Any], settings_of_its_own: None, monkeypat
 
 def settle(dashboard: Any, qtbot: Any) -> None:
     """Wait until nothing is being read or shown."""
-    qtbot.waitUntil(lambda: dashboard.worker.is_idle and not dashboard.maps._waiting, timeout=MOMENT_MS)
+    qtbot.waitUntil(lambda: dashboard.worker.is_idle and not dashboard.maps.is_busy, timeout=MOMENT_MS)
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ class Scene:
         self.maps.failed.connect(self.failures.append)
 
     def wait(self) -> None:
-        self._qtbot.waitUntil(lambda: self.worker.is_idle and not self.maps._waiting, timeout=MOMENT_MS)
+        self._qtbot.waitUntil(lambda: self.worker.is_idle and not self.maps.is_busy, timeout=MOMENT_MS)
         self._qtbot.waitUntil(lambda: not self.maps._fit_timer.isActive(), timeout=MOMENT_MS)
 
     def show(self, n: int) -> None:
@@ -72,8 +72,8 @@ FINAL = 10**9
 
 
 def vertices(layer: Any) -> np.ndarray:
-    """Vertices of a surface in the world, in angstrom."""
-    return np.asarray(layer.vertices) * layer.scale + layer.translate
+    """Vertices of the triangles of a surface in the world, in angstrom."""
+    return np.asarray(layer.vertices)[np.unique(layer.faces)] * layer.scale + layer.translate
 
 
 def test_maps_are_where_their_files_say(make_scene: Any) -> None:
@@ -280,3 +280,14 @@ def test_maps_fill_the_view_while_micrographs_are_open(make_scene: Any, surfaces
         least = min(scene.viewer.canvas.viewbox_size(scene.viewer.layers)) / size_A
         assert 0.2 * least < camera.zoom < 3 * least, n_display
         assert np.abs(camera.center).max() < size_A
+
+
+def test_a_surface_keeps_its_extent_when_it_changes(make_scene: Any) -> None:
+    scene = make_scene(surfaces=True)
+    scene.begin()
+    scene.show(1)
+    layer = scene.layer("half-map 1")
+    before = layer.extent.world.copy()
+    scene.maps.set_contour(6.0)
+    scene.wait()
+    np.testing.assert_array_equal(layer.extent.world, before)

@@ -83,6 +83,11 @@ class LiveMaps:
         return is_software_rendering()
 
     @property
+    def is_busy(self) -> bool:
+        """Whether maps wait to be handed to napari."""
+        return self._timer.isActive()
+
+    @property
     def layers(self) -> list[Layer]:
         """Layers of the run that are in the viewer."""
         return [layer for role in ROLES if role in self.maps for layer in self.maps[role].layers.values()]
@@ -229,16 +234,14 @@ class LiveMaps:
 
     def _next(self) -> None:
         role = next((role for role in ROLES if role in self._waiting), None)
-        if role is None:
+        if role is None:  # all have been shown, in turns of their own
             self._timer.stop()
+            self._all_shown()
             return
         frame = self._waiting.pop(role)
         if frame.note:
             self.failed.emit(frame.note)
         self._show(role, frame)
-        if not self._waiting:
-            self._timer.stop()
-            self._all_shown()
 
     def _show(self, role: Role, frame: Frame) -> None:
         kind = self.kind

@@ -148,7 +148,7 @@ class MapLayers:
     def _new_surface(self, frame: Frame) -> Surface:
         assert frame.mesh is not None
         place = surface_frame(frame.data.shape, frame.voxel_size_A, mirrored=self._mirrored)
-        data = surface_data(frame.mesh, mirrored=self._mirrored)
+        data = surface_data(frame.mesh, mirrored=self._mirrored, box=frame.data.shape)
         image = self.layers.get("image")
         name = NAMES[self.role]
         if image is not None:
@@ -173,7 +173,7 @@ class MapLayers:
             self._update_image(layer, frame)
         elif isinstance(layer, Surface) and frame.mesh is not None:
             place = surface_frame(frame.data.shape, frame.voxel_size_A, mirrored=self._mirrored)
-            layer.data = surface_data(frame.mesh, mirrored=self._mirrored)
+            layer.data = surface_data(frame.mesh, mirrored=self._mirrored, box=frame.data.shape)
             _place(layer, place)
         layer.metadata.setdefault("autorefine", {})["path"] = str(frame.path)
 

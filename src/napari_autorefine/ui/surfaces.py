@@ -13,7 +13,7 @@ from skimage import measure
 from napari_autorefine.ui.layer_style import COLORS, Role
 from napari_autorefine.ui.world import world_frame
 
-LIVE_FACES, BESIDE_FACES, CELL_FACES, FINE_FACES = 12_000, 6_000, 20_000, 50_000
+LIVE_FACES, BESIDE_FACES, CELL_FACES, FINE_FACES = 10_000, 4_000, 20_000, 50_000
 """Triangles of a surface while it changes, of one that stands beside it, when it stays in a cell, and when it stays in
 the whole view: software OpenGL draws 700 per ms of processor time, and a change draws all of them again."""
 
@@ -141,9 +141,18 @@ def is_mirrored(orientation: tuple[str, ...]) -> bool:
     return flips % 2 == 1
 
 
-def surface_data(mesh: Mesh, *, mirrored: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return what a Surface layer shows; in a mirrored view z is negated, as in its frame, for light from the front."""
+def surface_data(
+    mesh: Mesh, *, mirrored: bool, box: Sequence[int] | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return what a Surface layer shows; in a mirrored view z is negated, as in its frame, for light from the front.
+
+    With the ``box`` of the map its first and last voxel become vertices without triangles: the layer keeps its extent
+    when its surface changes, and napari need not look at all other layers again.
+    """
     vertices = mesh.vertices
+    if box is not None:
+        corners = np.array([[0, 0, 0], [n - 1 for n in box]], np.float32)
+        vertices = np.concatenate([vertices, corners])
     if mirrored:
         vertices = vertices * np.array([-1, 1, 1], np.float32)
     return vertices, mesh.faces, np.ones(len(vertices), np.float32)

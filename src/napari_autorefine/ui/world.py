@@ -111,7 +111,13 @@ def prepare_viewer(viewer: ViewerModel | None) -> None:
 
 
 def _corners_A(layer: Layer) -> np.ndarray:
-    """Return the corners (2, 3) of a layer in the world, whole voxels of volumes included."""
+    """Return the corners (2, 3) of what is seen of a layer in the world, whole voxels of volumes included."""
+    faces = getattr(layer, "faces", None)
+    if faces is not None:  # a surface
+        seen = np.asarray(layer.data[0])[np.unique(faces)]
+        scale, translate = np.asarray(layer.scale, np.float64), np.asarray(layer.translate, np.float64)
+        ends = np.stack([seen.min(axis=0), seen.max(axis=0)]) * scale + translate
+        return np.sort(ends, axis=0)[:, -3:]
     extent = layer.extent
     edge = np.abs(np.asarray(extent.step)) / 2 if hasattr(layer, "rendering") else 0.0
     corners = np.asarray(extent.world, np.float64) + np.array([[-1.0], [1.0]]) * edge
