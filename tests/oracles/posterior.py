@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from oracles import imaging, slices
+from scipy.spatial.transform import Rotation
 
 from napari_autorefine.engine.problem import TomogramData
 from napari_autorefine.model.optics import OpticsGroup
@@ -297,6 +298,31 @@ def posterior(
     total = np.logaddexp.reduce(scores, axis=None)
     noise_terms = np.log(2 * np.pi * seen.sigma2[far]).sum()
     return np.exp(scores - total), float(total - noise_terms)
+
+
+def mean_pose(
+    candidates: Candidates, own: Outcome, operators: np.ndarray, reach_deg: float, reach_A: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean rotation (3, 3) and offset over the samples around the best, each by its mate nearest to the best.
+
+    Samples beyond the largest that hold 99.9 % of the weight are left out.
+    """
+    o, t = own.best
+    ordered = np.sort(own.weights, axis=None)[::-1]
+    least = ordered[np.searchsorted(np.cumsum(ordered), 0.999 * ordered.sum())]
+    kept = np.where(own.weights >= least, own.weights, 0.0)
+    turn, offset, total = np.zeros(3), np.zeros(own.total_origin_A.shape[1]), 0.0
+    near_t = np.flatnonzero(np.linalg.norm(own.total_origin_A - own.total_origin_A[t], axis=1) <= reach_A + 1e-6)
+    for row, rotation in enumerate(candidates.rotations):
+        mates = Rotation.from_matrix(rotation @ operators @ candidates.rotations[o].T)
+        nearest = int(mates.magnitude().argmin())
+        if np.cos(mates.magnitude()[nearest]) < np.cos(np.radians(reach_deg)) - 1e-6:
+            continue
+        weights = kept[row, near_t]
+        turn += weights.sum() * mates[nearest].as_rotvec()
+        offset += weights @ own.total_origin_A[near_t]
+        total += weights.sum()
+    return Rotation.from_rotvec(turn / total).as_matrix() @ candidates.rotations[o], offset / total
 
 
 def outcome(

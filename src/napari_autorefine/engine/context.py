@@ -32,6 +32,11 @@ class SearchGrid:
     trial_shifts_A: np.ndarray
     fine_shifts_A: np.ndarray
 
+    @property
+    def fine_step_A(self) -> float:
+        """Distance of neighboring fine shifts along an axis."""
+        return float(self.fine_shifts_A[0, 1, 0] - self.fine_shifts_A[0, 0, 0])
+
     @classmethod
     def from_sampling(cls, sampling: Sampling, orientations: OrientationGrid) -> SearchGrid:
         """Grid of a sampling state."""

@@ -11,6 +11,7 @@ from napari_autorefine.engine import expectation, maximization
 from napari_autorefine.engine.expectation import Posterior, Significant
 from napari_autorefine.engine.grids import N_CHILD
 from napari_autorefine.engine.maximization import Insertion
+from napari_autorefine.engine.mean_pose import mean_pose
 from napari_autorefine.engine.search import Block, Candidates, Measured, Search, log_shift_prior
 from napari_autorefine.engine.shifts import ShiftedImage
 from napari_autorefine.model.geometry import matrix_to_euler
@@ -177,9 +178,16 @@ def _sums(search: Search, i: int, fine: FinePass, found: Posterior) -> ParticleR
     column_weight = weights.sum(axis=0, dtype=np.float64)
     total_A = block.old_origin_A[i] + search.grid.fine_shifts_A.reshape(-1, search.grid.fine_shifts_A.shape[-1])
     deviation = total_A[fine.shifts[found.columns]] - block.origin_prior_A[i]
+    rotation, origin_A = mean_pose(
+        fine.rotations[found.rows],
+        total_A[fine.shifts[found.columns]],
+        weights,
+        search.grid.orientations.group.operators,
+        (0.5 * search.grid.orientations.step_deg, search.grid.fine_step_A),
+    )
     return ParticleResult(
-        euler_deg=matrix_to_euler(fine.rotations[found.best[0]]),
-        origin_A=total_A[fine.shifts[found.best[1]]],
+        euler_deg=matrix_to_euler(rotation),
+        origin_A=origin_A,
         p_max=found.p_max,
         log_likelihood=_log_likelihood(search, fine, found),
         n_significant=fine.count,
