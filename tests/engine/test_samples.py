@@ -7,7 +7,6 @@ from oracles import imaging
 from napari_autorefine.engine import images as steps
 from napari_autorefine.engine.samples import FourierSamples, fourier_samples
 
-
 DIMENSIONS = pytest.mark.parametrize("dim", [2, 3])
 
 
