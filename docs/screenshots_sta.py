@@ -86,6 +86,7 @@ def refine(driver: Driver, folder: Path) -> Any:
         "symmetry": _SYMMETRY,
         "particle_diameter_A": 250,
         "auto_local_healpix_order": 3,
+        "sigma_tilt_deg": 15,
         "random_seed": 1,
     })  # fmt: skip
     driver.spin(2.0)

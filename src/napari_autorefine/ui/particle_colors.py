@@ -22,7 +22,7 @@ _KNOWN = {
     "rlnAverageNrOfFrames": "frames",
 }
 _CYCLE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#999999")
-_MOST_KINDS = 64
+_MOST_KINDS, _DARKEST = 64, 0.3
 _KINDS = frozenset({"rlnTomoName", "rlnClassNumber", "rlnRandomSubset", "rlnOpticsGroup"})
 
 
@@ -53,14 +53,16 @@ def color_of(features: pd.DataFrame, label: str) -> Any:
         kinds = {kind: _CYCLE[at % len(_CYCLE)] for at, kind in enumerate(dict.fromkeys(values))}
         return np.array([_rgba(kinds[value]) for value in values])
     low, high = np.nanpercentile(values.to_numpy(np.float64), [1, 99])
-    return _viridis((values.to_numpy(np.float64) - low) / max(high - low, 1e-30))
+    return _graded((values.to_numpy(np.float64) - low) / max(high - low, 1e-30))
 
 
 def _rgba(color: str) -> tuple[float, ...]:
     return (*(int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)), 1.0)
 
 
-def _viridis(fraction: np.ndarray) -> np.ndarray:
+def _graded(fraction: np.ndarray) -> np.ndarray:
+    """Return colours from blue to yellow, without the dark end that is lost on a black canvas."""
     from napari.utils.colormaps import ensure_colormap
 
-    return np.asarray(ensure_colormap("viridis").map(np.nan_to_num(np.clip(fraction, 0.0, 1.0))))
+    seen = np.nan_to_num(np.clip(fraction, 0.0, 1.0))
+    return np.asarray(ensure_colormap("viridis").map(_DARKEST + (1.0 - _DARKEST) * seen))
