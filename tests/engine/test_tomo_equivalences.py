@@ -13,7 +13,7 @@ from napari_autorefine.engine import setup as setups
 from napari_autorefine.engine import shifts
 from napari_autorefine.engine.problem import TomogramData
 from napari_autorefine.engine.reconstruction import complete_hermitian
-from napari_autorefine.model.geometry import euler_to_matrix, matrix_to_euler
+from napari_autorefine.model.geometry import angular_distance_deg, euler_to_matrix, matrix_to_euler
 from napari_autorefine.model.particles import Particles, SubtomogramRows
 from napari_autorefine.model.tomography import Tomogram
 
@@ -50,8 +50,10 @@ def assert_same(found: Found, expected: Found, rtol: float = 1e-4) -> None:
     for name in ("p_max", "log_likelihood"):
         own, other = getattr(found.poses, name)[members], getattr(expected.poses, name)[members]
         np.testing.assert_allclose(own, other, rtol=rtol, err_msg=name)
-    np.testing.assert_allclose(found.poses.origin_A, expected.poses.origin_A, atol=1e-6)
-    np.testing.assert_allclose(found.poses.euler_deg, expected.poses.euler_deg, atol=1e-6)
+    # Poses are means over the posterior.
+    np.testing.assert_allclose(found.poses.origin_A, expected.poses.origin_A, atol=5 * rtol)
+    error_deg = angular_distance_deg(found.poses.euler_deg, expected.poses.euler_deg, np.eye(3)[None])
+    assert error_deg.max() < 50 * rtol
 
 
 @pytest.mark.parametrize("search", SEARCHES)
@@ -129,8 +131,10 @@ def test_a_stack_of_one_untilted_image_is_that_image(search: dict[str, bool], is
     case = replace(case, form="tilt_stack", is_flat=True)
     stacks = half_sets.run(case, (half_sets.problem_of(particles, images, data), images))
     members = single.members
-    np.testing.assert_allclose(stacks.poses.euler_deg, single.poses.euler_deg, atol=1e-6)
-    np.testing.assert_allclose(stacks.poses.origin_A[members, :2], single.poses.origin_A[members], atol=1e-6)
+    # Neighbors of the best sample, which poses are means over, are not quite the same.
+    error_deg = angular_distance_deg(stacks.poses.euler_deg, single.poses.euler_deg, np.eye(3)[None])
+    assert error_deg.max() < (1e-4 if case.is_cc else 1.5)
+    np.testing.assert_allclose(stacks.poses.origin_A[members, :2], single.poses.origin_A[members], atol=0.3)
     assert_same_sums(
         stacks, replace(single, statistics=replace(single.statistics, offset_square=stacks.statistics.offset_square,
                                                    p_max=stacks.statistics.p_max))
@@ -163,8 +167,8 @@ def assert_turned(turned: Found, plain: Found) -> None:
     np.testing.assert_allclose(turned.poses.log_likelihood, plain.poses.log_likelihood, rtol=1e-4)
     assert_same_sums(turned, plain, rtol=5e-4)
     expected = HALF_TURN @ euler_to_matrix(plain.poses.euler_deg[members])
-    np.testing.assert_allclose(euler_to_matrix(turned.poses.euler_deg[members]), expected, atol=1e-5)
-    np.testing.assert_allclose(turned.poses.origin_A[members], plain.poses.origin_A[members] @ HALF_TURN, atol=1e-5)
+    np.testing.assert_allclose(euler_to_matrix(turned.poses.euler_deg[members]), expected, atol=1e-3)
+    np.testing.assert_allclose(turned.poses.origin_A[members], plain.poses.origin_A[members] @ HALF_TURN, atol=1e-3)
 
 
 @pytest.mark.parametrize("is_local", [False, True])
@@ -261,7 +265,7 @@ def test_a_tilt_that_sees_nothing_changes_nothing_but_the_count() -> None:
     other = half_sets.problem_of(problem.particles, images, replace(data, tomograms=blind, tilts=tilts))
     found = half_sets.run(case, (other, images))
     np.testing.assert_allclose(found.poses.p_max, plain.poses.p_max, rtol=1e-4)
-    np.testing.assert_allclose(found.poses.origin_A, plain.poses.origin_A, atol=1e-6)
+    np.testing.assert_allclose(found.poses.origin_A, plain.poses.origin_A, atol=1e-3)
     premultiplied = 1
     np.testing.assert_allclose(found.statistics.count[premultiplied], plain.statistics.count[premultiplied], rtol=1e-5)
     assert (found.statistics.count[0] >= plain.statistics.count[0]).all()
