@@ -23,6 +23,7 @@ from napari_autorefine.engine.problem import RefinementProblem, RefineOptions
 from napari_autorefine.engine.reconstruction import complete_hermitian, reconstruct
 from napari_autorefine.engine.state import Poses, RefinementState
 from napari_autorefine.events import Message
+from napari_autorefine.model.geometry import euler_to_matrix
 from napari_autorefine.xp import gpu_count
 
 Machine = cupy_stand_in.Machine
@@ -63,11 +64,15 @@ def finished_map(found: Found) -> np.ndarray:
 
 
 def assert_same(found: Found, expected: Found) -> None:
-    """Poses are identical, everything summed agrees to rounding."""
+    """The same samples are searched, everything summed agrees to rounding; so do poses, which are means."""
     for item in fields(Poses):
         own, other = getattr(found.poses, item.name), getattr(expected.poses, item.name)
-        if item.name in {"euler_deg", "origin_A", "n_significant"}:
+        if item.name == "n_significant":
             np.testing.assert_array_equal(own, other, err_msg=item.name)
+        elif item.name == "euler_deg":
+            np.testing.assert_allclose(euler_to_matrix(own), euler_to_matrix(other), atol=1e-5)
+        elif item.name == "origin_A":
+            np.testing.assert_allclose(own, other, atol=1e-3)
         else:
             np.testing.assert_allclose(own, other, rtol=2e-4, err_msg=item.name)
     for name in ("noise", "weight", "scale_cross", "scale_power", "direction", "offset_square", "norm"):
@@ -276,8 +281,9 @@ def local_start(state: RefinementState) -> RefinementState:
 
 
 def assert_same_state(found: RefinementState, expected: RefinementState) -> None:
-    np.testing.assert_array_equal(found.poses.euler_deg, expected.poses.euler_deg)
-    np.testing.assert_array_equal(found.poses.origin_A, expected.poses.origin_A)
+    for own, other in zip(*(euler_to_matrix(state.poses.euler_deg) for state in (found, expected)), strict=True):
+        np.testing.assert_allclose(own, other, atol=1e-4)
+    np.testing.assert_allclose(found.poses.origin_A, expected.poses.origin_A, atol=1e-2)
     for half, other in zip(found.halves, expected.halves, strict=True):
         assert np.abs(half.map - other.map).max() < 1e-4 * other.map.std()
         assert half.accuracy_rot_deg == pytest.approx(other.accuracy_rot_deg, rel=0.02)

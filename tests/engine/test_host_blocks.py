@@ -36,7 +36,7 @@ def run(problem: RefinementProblem, options: RefineOptions = OPTIONS) -> tuple[R
 
 
 def assert_alike(one: RefinementState, other: RefinementState) -> None:
-    np.testing.assert_allclose(one.poses.euler_deg, other.poses.euler_deg, atol=1e-6)
+    np.testing.assert_allclose(one.poses.euler_deg, other.poses.euler_deg, atol=1e-3)
     np.testing.assert_allclose(one.poses.p_max, other.poses.p_max, rtol=1e-4)
     for ours, theirs in zip(one.halves, other.halves, strict=True):
         np.testing.assert_allclose(ours.map, theirs.map, atol=1e-5 * np.abs(theirs.map).max())
@@ -241,5 +241,5 @@ def test_a_process_with_little_memory_makes_the_same_maps(tmp_path: Path) -> Non
     assert said.strip() == ""
     capped, said = result(45)
     assert "particles at a time from here on" in said
-    np.testing.assert_allclose(capped["euler_deg"], whole["euler_deg"], atol=1e-6)
+    np.testing.assert_allclose(capped["euler_deg"], whole["euler_deg"], atol=1e-3)
     np.testing.assert_allclose(capped["map"], whole["map"], atol=1e-5 * np.abs(whole["map"]).max())
