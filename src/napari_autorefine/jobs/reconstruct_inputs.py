@@ -25,7 +25,7 @@ from napari_autorefine.io.names import find_image_file, search_folders
 from napari_autorefine.io.optimisation_set import OptimisationSet
 from napari_autorefine.io.stack import ParticleStack
 from napari_autorefine.io.star import missing_ctf_columns, read_particles, read_star
-from napari_autorefine.jobs.image_source import free_memory
+from napari_autorefine.jobs.free_space import free_memory
 from napari_autorefine.jobs.reconstruct_params import ReconstructParams
 from napari_autorefine.jobs.reconstruct_tomo_inputs import read_subtomograms, with_particles
 from napari_autorefine.jobs.record import output_of

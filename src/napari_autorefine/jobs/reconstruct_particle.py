@@ -18,7 +18,7 @@ from napari_autorefine.io.columns import Columns
 from napari_autorefine.io.files import FileSet
 from napari_autorefine.io.mrc import write_volume
 from napari_autorefine.io.optimisation_set import OptimisationSet, write_optimisation_set
-from napari_autorefine.jobs.image_source import free_memory
+from napari_autorefine.jobs.free_space import free_memory
 from napari_autorefine.jobs.output_lock import one_at_a_time
 from napari_autorefine.jobs.reconstruct_particle_params import FOREIGN_OPTIONS, ReconstructParticleParams
 from napari_autorefine.jobs.record import check_free, check_not_input, output_of, write_record
