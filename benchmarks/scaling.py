@@ -50,6 +50,8 @@ from napari_autorefine.events import IterationDone, Message, Progress
 from napari_autorefine.io.mrc import read_volume
 from napari_autorefine.io.stack import ParticleStack
 from napari_autorefine.io.star import read_particles
+from napari_autorefine.model.geometry import angular_distance_deg
+from napari_autorefine.model.symmetry import point_group
 
 BYTES_PER_S = 1.25e9  # 10 Gbit/s
 MEMORY_BYTES = 2 << 30
@@ -303,11 +305,15 @@ def main() -> None:
         wall, cpu = best[0].wall / best[count].wall, best[0].cpu / best[count].cpu
         share = f"{100 * wall / count:.0f} %; alone it took {100 * cpu:.0f} % of their CPU time"
         print(f"{count} processes: {wall:.2f} times as fast, {share}.")
-    moved = (states[2].poses.euler_deg != states[0].poses.euler_deg).any(axis=1).sum()
+    two, one = states[2].poses, states[0].poses
+    distance = angular_distance_deg(two.euler_deg, one.euler_deg, point_group(item.symmetry).operators)
+    moved = f"{np.count_nonzero(distance > 0.01)} views differ by more than 0.01 degrees"
     far = max(
         float((a.map - b.map).std() / b.map.std()) for a, b in zip(states[2].halves, states[0].halves, strict=True)
     )
-    print(f"Last iteration {states[0].iteration} and {states[2].iteration}: {moved} poses differ, maps by {far:.1e}.\n")
+    print(
+        f"Last iteration {states[0].iteration} and {states[2].iteration}: {moved}, maps by {far:.1e} of their deviation.\n"
+    )
     print(table(crew, arguments.particles, [2, 8, 16, 32, 64], task), flush=True)
     print(
         f"\nAssumed: processes of one thread that are as fast as the one measured; {BYTES_PER_S / 1.25e8:.0f} Gbit/s;"

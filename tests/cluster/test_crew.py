@@ -25,6 +25,7 @@ from napari_autorefine.engine.setup import prepare_setup
 from napari_autorefine.engine.state import RefinementState
 from napari_autorefine.errors import InputError
 from napari_autorefine.events import Message, Progress
+from napari_autorefine.model.geometry import angular_distance_deg
 
 OPTIONS = RefineOptions(
     particle_diameter_A=72.0, ini_high_A=25.0, healpix_order=1, auto_local_healpix_order=3, offset_range_px=3.0,
@@ -104,12 +105,18 @@ def together(
 
 
 def assert_same(found: list[RefinementState], expected: list[RefinementState]) -> None:
-    """Poses are identical, maps differ by the order of additions; of the first iteration all else is identical."""
+    """Maps differ by the order of additions; all else of the first iteration is identical.
+
+    Later poses, means of posteriors, follow the maps to the last digits.
+    """
     assert len(found) == len(expected) > 0
     for number, (own, other) in enumerate(zip(found, expected, strict=True)):
         same = np.testing.assert_array_equal if number < 2 else partial(np.testing.assert_allclose, rtol=1e-3)
-        np.testing.assert_array_equal(own.poses.euler_deg, other.poses.euler_deg)
-        np.testing.assert_array_equal(own.poses.origin_A, other.poses.origin_A)
+        if number < 2:
+            np.testing.assert_array_equal(own.poses.euler_deg, other.poses.euler_deg)
+            np.testing.assert_array_equal(own.poses.origin_A, other.poses.origin_A)
+        assert angular_distance_deg(own.poses.euler_deg, other.poses.euler_deg, np.eye(3)[None]).max() < 1e-3
+        assert np.abs(own.poses.origin_A - other.poses.origin_A).max() < 1e-3
         same(own.poses.p_max, other.poses.p_max)
         same(own.poses.n_significant, other.poses.n_significant)
         same(own.poses.intensities, other.poses.intensities)

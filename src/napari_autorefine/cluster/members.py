@@ -57,17 +57,23 @@ def greeter() -> Callable[..., dict[str, Any]]:
     def greet(dask_worker: Any) -> dict[str, Any]:
         import importlib
         import os
+        import pathlib
         import platform
         import socket
+        import zlib
         from importlib import metadata
 
         import psutil
 
-        found: dict[str, Any] = {"version": None, "gpus": 0}
+        found: dict[str, Any] = {"version": None, "source": 0, "gpus": 0}
         try:
             package = importlib.import_module("napari_autorefine")
             xp = importlib.import_module("napari_autorefine.xp")
-            found = {"version": package.__version__, "gpus": xp.gpu_count()}
+            folder = pathlib.Path(package.__path__[0])
+            source = 0
+            for path in sorted(folder.rglob("*.py")) + sorted(folder.rglob("*.cu")):
+                source = zlib.crc32(path.read_bytes(), source)
+            found = {"version": package.__version__, "source": source, "gpus": xp.gpu_count()}
         except ImportError:
             pass
         limit = getattr(dask_worker.memory_manager, "memory_limit", None)
@@ -103,6 +109,8 @@ def misfit(own: Greeting, other: Greeting) -> str:
         return f"does not have napari-autorefine; install version {own.version} there"
     if other.version != own.version:
         return f"has napari-autorefine {other.version}, this process {own.version}; install the same version"
+    if other.source != own.source:
+        return f"has other source files of napari-autorefine {own.version} than this process; install the same ones"
     if other.python != own.python:
         return f"runs Python {other.python}, this process {own.python}; use the same version"
     return ""

@@ -23,6 +23,7 @@ class Greeting:
     Attributes
     ----------
     version, python : of this package, None where it is not installed, and of Python
+    source : check sum of its files
     libraries : versions of what decides the last digits
     threads : tasks that dask gives it at once, taken as CPU threads
     memory_bytes : what it may use: its limit, or what is free on its computer (then ``is_shared``)
@@ -30,6 +31,7 @@ class Greeting:
     """
 
     version: str | None
+    source: int
     python: str
     libraries: dict[str, str]
     host: str
