@@ -311,9 +311,7 @@ def main() -> None:
     far = max(
         float((a.map - b.map).std() / b.map.std()) for a, b in zip(states[2].halves, states[0].halves, strict=True)
     )
-    print(
-        f"Last iteration {states[0].iteration} and {states[2].iteration}: {moved}, maps by {far:.1e} of their deviation.\n"
-    )
+    print(f"Last iterations {states[0].iteration} and {states[2].iteration}: {moved}, maps by {far:.1e} deviations.\n")
     print(table(crew, arguments.particles, [2, 8, 16, 32, 64], task), flush=True)
     print(
         f"\nAssumed: processes of one thread that are as fast as the one measured; {BYTES_PER_S / 1.25e8:.0f} Gbit/s;"
