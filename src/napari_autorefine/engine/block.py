@@ -24,20 +24,6 @@ class BlockResult:
     results: tuple[ParticleResult, ...]
 
 
-def run_block(search: Search) -> BlockResult:
-    """Search every particle of a block and sum what it contributes."""
-    block = search.block
-    results = tuple(search_particles(search))
-    return BlockResult(
-        half=block.half.half,
-        group=block.geometry.index,
-        particles=block.particles,
-        scale_group=block.scale_group,
-        norm=block.norm,
-        results=results,
-    )
-
-
 def search_particles(search: Search) -> Iterator[ParticleResult]:
     """Search the particles of a block one after the other, in the block's order."""
     for i, (candidates, kept) in enumerate(first_pass(search)):
