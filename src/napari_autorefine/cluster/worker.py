@@ -6,9 +6,11 @@ searched, that half's reference and Fourier volume. All functions here are calle
 
 from __future__ import annotations
 
+import ctypes
+import sys
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -25,6 +27,7 @@ from napari_autorefine.engine.state import HalfModel
 from napari_autorefine.engine.workers import Workers
 from napari_autorefine.errors import InputError
 
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt in the GNU C library
 _N_TRIED = 4  # images read when a process is asked whether it sees the files
 
 
@@ -123,6 +126,18 @@ class Session:
         return self._open
 
 
+def keep_freed_memory() -> None:
+    """Let the C library keep freed memory for the next arrays, as it does by itself.
+
+    Dask starts processes that give it back at once (MALLOC_TRIM_THRESHOLD_): every array would be made of new pages.
+    """
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            library = ctypes.CDLL(None)
+            library.mallopt(_MMAP_THRESHOLD, 32 << 20)
+            library.mallopt(_TRIM_THRESHOLD, 64 << 20)
+
+
 _SESSIONS: dict[str, Session] = {}
 
 
@@ -153,6 +168,7 @@ def open_session(setup: Setup, contract: Contract, runs: tuple[str, ...]) -> str
         close_sessions(session)
     error = why_unreadable(setup.problem.read_images, len(setup.half))
     if not error:
+        keep_freed_memory()
         _SESSIONS[contract.session] = Session(setup, contract)
     return error
 
