@@ -102,7 +102,11 @@ def test_a_job_that_refuses_its_input_leaves_nothing(tmp_path: Path) -> None:
         holder(started=None),
         holder(process_started="x"),
     ],
-)
+    ids=[
+        "no such process", "its number was given again", "another computer, silent", "empty", "torn", "a list",
+        "no name", "no number", "no start", "no start of the process",
+    ],
+)  # fmt: skip
 def test_the_lock_of_a_job_that_is_gone_is_taken_over(tmp_path: Path, content: str) -> None:
     output = tmp_path / "mask.mrc"
     lock = lock_path(output)
