@@ -212,11 +212,13 @@ def _cancel_a_refinement(session: Session) -> None:
     endless = {"healpix_order": 3, "auto_local_healpix_order": 9, "symmetry": "C1", "threads": 1}
     refine.fill(endless)  # global searches of ever finer grids: it cannot end before it is cancelled
     job = session.start(refine)
-    session.until(lambda: len(job.iterations) >= 1 and "half-map 1" in session.viewer.layers, JOB_MS)
+    session.until(lambda: len(job.iterations) >= 1, JOB_MS)
     (process,) = children()
     refine.panel.cancel_button.click()
     session.until(lambda: job.is_over)
-    assert job.state == "cancelled" and not session.viewer.layers["half-map 1"].locked
+    assert job.state == "cancelled"
+    session.until(lambda: "half-map 1" in session.viewer.layers, JOB_MS)
+    session.until(lambda: not session.viewer.layers["half-map 1"].locked)
     process.wait(20)
     flow = refine.panel._flow
     assert "Continue this run" in [flow.itemAt(at).widget().text() for at in range(flow.count())]

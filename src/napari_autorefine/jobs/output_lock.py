@@ -71,8 +71,10 @@ class Holder:
 
 def lock_path(output: str | Path) -> Path:
     """Return the file that locks an output: a file, the first part of file names, or a folder."""
-    path = Path(str(output).rstrip("/\\") or output)
-    path = path.with_name(_CONTINUED.sub("", path.name) or path.name) if path.name else path
+    path = Path(str(output).rstrip("/\\") or output).absolute()
+    if not path.name:  # the root of a disc
+        path = path / "output"
+    path = path.with_name(_CONTINUED.sub("", path.name) or path.name)
     return state_folder(path).with_name(state_folder(path).name.removesuffix("_job") + ".lock")
 
 
