@@ -52,8 +52,16 @@ demo-sta: env
 XVFB = $(if $(shell command -v xvfb-run),xvfb-run -a -s "-screen 0 1280x1024x24")
 NO_QT = $(shell $(BIN)/python -c 'import PyQt6.QtWidgets' 2>/dev/null || echo "-p no:pytest-qt")
 
+# Windows have processes of their own: what a thousand other tests leave behind does not meet Qt and OpenGL.
+PYTEST = MPLBACKEND=Agg $(XVFB) $(BIN)/python -m pytest $(NO_QT) -n 2
+
 test: dev
-	MPLBACKEND=Agg $(XVFB) $(BIN)/python -m pytest $(NO_QT) -n 2 $(ARGS)
+ifeq ($(strip $(ARGS)),)
+	$(PYTEST) --ignore=tests/ui
+	$(PYTEST) tests/ui
+else
+	$(PYTEST) $(ARGS)
+endif
 
 CUDA ?= cuda12
 test-gpu: dev

@@ -6,6 +6,7 @@ import ctypes
 import functools
 import gc
 import sys
+import threading
 from collections.abc import Callable
 
 
@@ -14,8 +15,10 @@ def give_back_memory() -> None:
 
     Threads of a job get their memory from areas of their own, which the C library keeps when the threads have ended; a
     process that runs job after job (a window, a script) would seem to grow. Other systems do so by themselves.
+    Only the main thread looks for garbage: some of it may belong to Qt and OpenGL, which no other thread may touch.
     """
-    gc.collect()
+    if threading.current_thread() is threading.main_thread():
+        gc.collect()
     trim = _trim()
     if trim is not None:
         trim(0)
