@@ -9,11 +9,14 @@ from collections.abc import Iterator
 
 import pytest
 
+from napari_autorefine.ui import thread_manners
 from napari_autorefine.ui.thread_manners import beside_the_window, hold_garbage, release_garbage
 
 
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
+    for holder in list(thread_manners._holders):  # of windows that were closed before they released it
+        release_garbage(holder)
     interval = sys.getswitchinterval()
     yield
     assert gc.isenabled() and gc.get_freeze_count() == 0 and sys.getswitchinterval() == interval
