@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import gc
 import os
 import sys
+import threading
+import time
+import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -47,6 +52,29 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def jobs_that_are_not_nice(monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs get their share of the processors beside other tests."""
     monkeypatch.setenv("AUTOREFINE_NICE", "0")
+
+
+@pytest.fixture(autouse=True)
+def threads_that_leave(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No thread of a window that is gone works on beside the next test: they get 5 s, then the test is named."""
+    yield
+    manners = sys.modules.get("napari_autorefine.ui.thread_manners")
+    if manners is None:
+        return
+    end = time.monotonic() + 5.0
+    while manners._inside and time.monotonic() < end:
+        time.sleep(0.05)
+    if manners._inside:
+        frames, stacks = sys._current_frames(), []
+        for thread in threading.enumerate():
+            if thread.ident in frames and thread is not threading.main_thread():
+                names = [frame.name for frame in traceback.extract_stack(frames[thread.ident])]
+                stacks.append(f"{thread.name}: {' > '.join(names)}")
+        warnings.warn(f"{request.node.nodeid} leaves threads at work: {'; '.join(stacks)}", stacklevel=1)
+        with manners._lock:
+            manners._inside = 0
+        sys.setswitchinterval(0.005)
+        gc.enable()
 
 
 @pytest.fixture

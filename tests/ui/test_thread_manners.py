@@ -17,6 +17,7 @@ from napari_autorefine.ui.thread_manners import beside_the_window, hold_garbage,
 def as_before() -> Iterator[None]:
     for holder in list(thread_manners._holders):  # of windows that were closed before they released it
         release_garbage(holder)
+    gc.unfreeze()  # what a library has frozen
     interval = sys.getswitchinterval()
     yield
     assert gc.isenabled() and gc.get_freeze_count() == 0 and sys.getswitchinterval() == interval
