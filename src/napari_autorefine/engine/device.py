@@ -24,13 +24,13 @@ import numpy as np
 from napari_autorefine.engine.block import BlockResult, search_particles
 from napari_autorefine.engine.context import GroupGeometry, HalfContext
 from napari_autorefine.engine.device_sums import DeviceSums
-from napari_autorefine.engine.half_job import HalfJob, make_search, matrix_source
+from napari_autorefine.engine.half_job import HalfJob, block_result, make_search, matrix_source, shared_within
 from napari_autorefine.engine.insertion import OrientationTable
 from napari_autorefine.engine.maximization import Insertion
 from napari_autorefine.engine.reconstruction import Accumulators
 from napari_autorefine.engine.second_pass import ParticleResult
 from napari_autorefine.engine.shifts import ShiftBasis
-from napari_autorefine.engine.slices import SharedSlices, share_slices
+from napari_autorefine.engine.slices import SharedSlices
 from napari_autorefine.engine.source import RawParticles, read_raw
 from napari_autorefine.engine.workers import Workers
 from napari_autorefine.events import Message
@@ -125,7 +125,7 @@ class DeviceHalf:
         elif not self._attempt(self._make_sums):
             self._warn("has too little free memory for the sums of images: these are kept in the computer's memory")
         if self._job is not None and not self._attempt(self._share):
-            self._shared = self._shared_within(self._job, 0)
+            self._shared = shared_within(self._job, 0, in_turn)
         self._choose_batch()
         return self
 
@@ -144,15 +144,7 @@ class DeviceHalf:
                 break
         if len(done) < len(indices):
             done += self._on_host(indices[len(done) :], raw.part(slice(len(done), None)))
-        source = self._host_job.source
-        return BlockResult(
-            half=self._host_job.context.half,
-            group=self._host_job.geometry_of(indices).index,
-            particles=indices,
-            scale_group=source.scale_group[indices],
-            norm=source.poses.norm_correction[indices],
-            results=tuple(done),
-        )
+        return block_result(self._host_job, indices, done)
 
     def finish(self, accumulators: Accumulators) -> None:
         """Add what the device has summed to the host's Fourier volume."""
@@ -216,17 +208,7 @@ class DeviceHalf:
         job = self._job
         if job is not None:
             budget = _SLICE_SHARE * free_device_memory(self.device) / len(job.geometries)
-            self._shared = self._shared_within(job, int(budget))
-
-    def _shared_within(self, job: HalfJob, memory_bytes: int) -> dict[int, SharedSlices]:
-        if not job.shares_slices:
-            return {}
-        return {
-            g.index: share_slices(
-                job.context, g, job.grid, n_particle=job.n_particle_of(g), memory_bytes=memory_bytes, run=in_turn
-            )
-            for g in job.geometries
-        }
+            self._shared = shared_within(job, int(budget), in_turn)
 
     def _choose_batch(self) -> None:
         job = self._host_job
@@ -257,7 +239,7 @@ class DeviceHalf:
             self._note(f"GPU {self.device} ran out of memory: it gets {self.batch} particles at a time from here on.")
             return True
         if self._job is not None and any(shared.is_kept for shared in self._shared.values()):
-            self._shared = self._shared_within(self._job, 0)
+            self._shared = shared_within(self._job, 0, in_turn)
             return True
         return False
 
@@ -267,7 +249,7 @@ class DeviceHalf:
             self._has_told_of_host = True
             self._warn("has too little memory for some particles even one by one: these are searched on the CPU")
         job = self._host_job
-        return list(search_particles(make_search(job, indices, self._shared_within(job, 0), raw)))
+        return list(search_particles(make_search(job, indices, shared_within(job, 0, in_turn), raw)))
 
     def _warn(self, text: str) -> None:
         self._note(f"GPU {self.device} {text}.", level="warning")

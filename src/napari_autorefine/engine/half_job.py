@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
+from napari_autorefine.engine.block import BlockResult
 from napari_autorefine.engine.context import GroupGeometry, HalfContext, SearchGrid
 from napari_autorefine.engine.grids import N_CHILD
 from napari_autorefine.engine.neighborhoods import local_neighborhoods
 from napari_autorefine.engine.prepare import prepare_block
 from napari_autorefine.engine.search import Search, SearchSettings
+from napari_autorefine.engine.second_pass import ParticleResult
 from napari_autorefine.engine.setup import Setup
-from napari_autorefine.engine.slices import SharedSlices
+from napari_autorefine.engine.slices import Map, SharedSlices, share_slices
 from napari_autorefine.engine.source import BlockSource, RawParticles
 
 EDGE = 1.0 + 1e-5  # samples on the sphere |q| = r_max itself are inside, whatever their rounding
@@ -76,6 +78,37 @@ class HalfJob:
     def geometry_of(self, indices: np.ndarray) -> GroupGeometry:
         """Return the geometry of a block's optics group."""
         return self.geometries[int(self.setup.problem.particles.optics_index[indices[0]])]
+
+
+def shared_within(job: HalfJob, memory_bytes: int, run: Map) -> dict[int, SharedSlices]:
+    """Return the slices of the whole grid per optics group, as many as fit into a budget each; none where none share.
+
+    Parameters
+    ----------
+    job : of a half-set
+    memory_bytes : budget per optics group
+    run : ``map`` over chunks, in parallel where the caller has threads
+    """
+    if not job.shares_slices:
+        return {}
+    return {
+        g.index: share_slices(
+            job.context, g, job.grid, n_particle=job.n_particle_of(g), memory_bytes=memory_bytes, run=run
+        )
+        for g in job.geometries
+    }
+
+
+def block_result(job: HalfJob, indices: np.ndarray, results: Iterable[ParticleResult]) -> BlockResult:
+    """Put the results of a block of particles together."""
+    return BlockResult(
+        half=job.context.half,
+        group=job.geometry_of(indices).index,
+        particles=indices,
+        scale_group=job.source.scale_group[indices],
+        norm=job.source.poses.norm_correction[indices],
+        results=tuple(results),
+    )
 
 
 def make_search(

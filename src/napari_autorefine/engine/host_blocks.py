@@ -6,15 +6,13 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 
 from napari_autorefine.engine.block import BlockResult, search_particles
 from napari_autorefine.engine.device import in_turn
-from napari_autorefine.engine.half_job import HalfJob, make_search
+from napari_autorefine.engine.half_job import HalfJob, block_result, make_search, shared_within
 from napari_autorefine.engine.second_pass import ParticleResult
-from napari_autorefine.engine.slices import SharedSlices, share_slices
 from napari_autorefine.engine.source import RawParticles, read_raw
 from napari_autorefine.engine.workers import Workers
 from napari_autorefine.errors import InputError
@@ -22,25 +20,6 @@ from napari_autorefine.events import Message
 from napari_autorefine.xp import is_out_of_memory
 
 _READERS = 4
-
-
-def shared_within(job: HalfJob, memory_bytes: int, run: Any) -> dict[int, SharedSlices]:
-    """Return the slices of the whole grid per optics group, as many as fit into a budget each; none for local searches.
-
-    Parameters
-    ----------
-    job : of a half-set
-    memory_bytes : budget per optics group
-    run : ``map`` over chunks, in parallel where the caller has threads
-    """
-    if not job.shares_slices:
-        return {}
-    return {
-        g.index: share_slices(
-            job.context, g, job.grid, n_particle=job.n_particle_of(g), memory_bytes=memory_bytes, run=run
-        )
-        for g in job.geometries
-    }
 
 
 class Room:
@@ -120,15 +99,7 @@ class HostBlocks:
             with self._room.alone():
                 while not self._attempt(indices, raw, done):
                     self._save_memory(len(indices))
-        source = self._job.source
-        return BlockResult(
-            half=self._job.context.half,
-            group=self._job.geometry_of(indices).index,
-            particles=indices,
-            scale_group=source.scale_group[indices],
-            norm=source.poses.norm_correction[indices],
-            results=tuple(done),
-        )
+        return block_result(self._job, indices, done)
 
     def _attempt(self, indices: np.ndarray, raw: RawParticles | None, done: list[ParticleResult]) -> bool:
         """Search what is left of a block and add it to ``done``; False when memory does not suffice."""

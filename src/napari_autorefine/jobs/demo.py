@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from pydantic import model_validator
 
-from napari_autorefine.errors import InputError
 from napari_autorefine.events import Event, Finished, Message
 from napari_autorefine.io.atoms import demo_molecule
 from napari_autorefine.io.star import read_particles, read_star
+from napari_autorefine.jobs.chained import Folders, step, told
 from napari_autorefine.jobs.demo_truth import Comparison, compare, micrograph_section, truth_section, verdict_of
 from napari_autorefine.jobs.extract import ExtractParams, extract
 from napari_autorefine.jobs.mask import MaskParams, mask
@@ -28,7 +27,7 @@ from napari_autorefine.jobs.report_page import Section
 from napari_autorefine.jobs.simulate import simulate_atoms
 from napari_autorefine.jobs.simulate_params import SimulateParams
 from napari_autorefine.model.symmetry import point_group
-from napari_autorefine.params import JobParams, Param, command_line
+from napari_autorefine.params import JobParams, Param
 
 _SYMMETRY, _DIAMETER_A, _INI_HIGH_A, _BINNING = "D2", 190.0, 30.0, 2
 
@@ -75,14 +74,10 @@ class DemoParams(JobParams):
         return self.pixel_size_A * self.box_size / self.scaled_size
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Folders:
+class _Folders(Folders):
     """Where each job of the demo puts its files."""
 
-    root: Path
-
-    def of(self, job: str, name: str = "") -> str:
-        return str(self.root / job / name) if name else str(self.root / job)
+    __slots__ = ()
 
     @property
     def simulated(self) -> str:
@@ -93,41 +88,23 @@ class _Folders:
 def demo(params: DemoParams) -> Iterator[Event]:
     """Go from simulated micrographs of beta-galactosidase to a sharpened map and ``report.html``, job after job."""
     started = time.monotonic()
-    folders = _Folders(root=Path(params.output))
-    if Path(folders.of("simulate")).exists() and not params.overwrite:
-        raise InputError(f"Output {folders.root} exists; choose another --o or add --overwrite.")
+    folders = _Folders.fresh(params.output, first="simulate", overwrite=params.overwrite)
     text = f"Simulating {params.micrographs} micrographs with {params.n_particle} particles of beta-galactosidase"
     yield Message(text=f"{text} (PDB 5A1A), pixels of {params.pixel_size_A:g} Å, signal-to-noise {params.snr:g}.")
-    yield from _told(simulate_atoms(demo_molecule(), _simulation(params, folders)))
-    cut = yield from _step("extract", extract, _extraction(params, folders))
-    yield from _step("rebox", rebox, _reboxing(params, folders))
-    refined = yield from _step("refine", refine, _refinement(params, folders))
-    yield from _step("mask", mask, _masking(params, folders))
-    sharpened = yield from _step("postprocess", postprocess, _sharpening(params, folders))
+    yield from told(simulate_atoms(demo_molecule(), _simulation(params, folders)))
+    cut = yield from step("extract", extract, _extraction(params, folders))
+    yield from step("rebox", rebox, _reboxing(params, folders))
+    refined = yield from step("refine", refine, _refinement(params, folders))
+    yield from step("mask", mask, _masking(params, folders))
+    sharpened = yield from step("postprocess", postprocess, _sharpening(params, folders))
     found = compare(
         sharpened.outputs["map"], refined.outputs["particles"], f"{folders.simulated}_truth", point_group(_SYMMETRY)
     )
     extra = [_micrographs(folders, cut.outputs["montage"]), truth_section(found)]
-    told = partial(report, extra=extra, verdicts=[verdict_of(found)])
-    page = yield from _step("report", told, _reporting(params, folders))
+    with_truth = partial(report, extra=extra, verdicts=[verdict_of(found)])
+    page = yield from step("report", with_truth, _reporting(params, folders))
     outputs = page.outputs | {"map": sharpened.outputs["map"]}
     yield Finished(text=_summary(sharpened.outputs["star"], found, time.monotonic() - started), outputs=outputs)
-
-
-def _step(job: str, function: Callable[[Any], Iterator[Event]], values: JobParams) -> Generator[Event, None, Finished]:
-    """Tell the command line of a job, run it, and return its last event."""
-    yield Message(text=f"$ {command_line(job, values)}")
-    return (yield from _told(function(values)))
-
-
-def _told(events: Iterator[Event]) -> Generator[Event, None, Finished]:
-    """Pass events on, the last one as a message; return it."""
-    for event in events:
-        if isinstance(event, Finished):
-            yield Message(text=event.text)
-            return event
-        yield event
-    raise RuntimeError("a job ended without its last event")
 
 
 def _simulation(params: DemoParams, folders: _Folders) -> SimulateParams:

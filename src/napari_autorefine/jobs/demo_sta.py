@@ -5,18 +5,15 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import model_validator
 
-from napari_autorefine.errors import InputError
 from napari_autorefine.events import Event, Finished, Message
 from napari_autorefine.io.atoms import demo_molecule
 from napari_autorefine.io.files import replacing
-from napari_autorefine.jobs.chained import step, told
+from napari_autorefine.jobs.chained import Folders, step, told
 from napari_autorefine.jobs.demo_sta_truth import (
     Recentring,
     Stage,
@@ -89,14 +86,10 @@ class DemoStaParams(JobParams):
         return _SHIFT_PX * _COARSE * self.pixel_size_A
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Folders:
+class _Folders(Folders):
     """Where each job of the demo puts its files."""
 
-    root: Path
-
-    def of(self, job: str, name: str = "") -> str:
-        return str(self.root / job / name) if name else str(self.root / job)
+    __slots__ = ()
 
     @property
     def simulated(self) -> str:
@@ -111,9 +104,7 @@ class _Folders:
 def demo_sta(params: DemoStaParams) -> Iterator[Event]:
     """Go from simulated tilt series of beta-galactosidase to a map at binning 2 and ``report.html``, job after job."""
     started = time.monotonic()
-    folders = _Folders(root=Path(params.output))
-    if Path(folders.of("simulate")).exists() and not params.overwrite:
-        raise InputError(f"Output {folders.root} exists; choose another --o or add --overwrite.")
+    folders = _Folders.fresh(params.output, first="simulate", overwrite=params.overwrite)
     text = f"Simulating {params.tilt_series} tilt series with {params.n_particle} particles of beta-galactosidase"
     yield Message(text=f"{text} (PDB 5A1A), pixels of {params.pixel_size_A:g} Å, signal-to-noise {params.snr:g}.")
     yield from told(simulate_atoms(demo_molecule(), _simulation(params, folders)))
