@@ -16,7 +16,9 @@ from napari_autorefine.kernels.backproject import backproject_cpu
 from napari_autorefine.kernels.ctf import ctf
 from napari_autorefine.kernels.moments import mean_power, weighted_power
 from napari_autorefine.kernels.project import project_cpu
+from napari_autorefine.kernels.shells import shell_sums
 from napari_autorefine.kernels.table import add_rows
+from napari_autorefine.kernels.tails import tail_sums
 from napari_autorefine.xp import to_host
 
 ToTwin = Callable[[Any], Any]
@@ -52,9 +54,9 @@ def test_project(to_twin: ToTwin, dim: int, factor: float, limit: float) -> None
 @pytest.mark.parametrize("factor", [1.0, 2.0, 1.37])
 @pytest.mark.parametrize("dim", [2, 3])
 @pytest.mark.parametrize("slab", [(0.0, 1.0), (0.3, 0.7), (0.5, 0.55)])
-@pytest.mark.parametrize("has_own_weights", [False, True])
+@pytest.mark.parametrize("n_weight", [0, 3, 9])
 def test_backproject(
-    to_twin: ToTwin, has_own_weights: bool, slab: tuple[float, float], dim: int, factor: float, limit: float
+    to_twin: ToTwin, n_weight: int, slab: tuple[float, float], dim: int, factor: float, limit: float
 ) -> None:
     rng = np.random.default_rng(3)
     radius, matrices, rows = slice_case(dim, factor, seed=4)
@@ -62,7 +64,8 @@ def test_backproject(
     n_sample = int(rows[:, 3].sum())
     values = complex_noise(rng, len(matrices), n_sample)
     amounts = rng.uniform(size=len(matrices)).astype(np.float32)
-    sample_weight = rng.uniform(size=(len(matrices), n_sample) if has_own_weights else n_sample).astype(np.float32)
+    sample_weight = rng.uniform(size=(n_weight, n_sample) if n_weight else n_sample).astype(np.float32)
+    amounts[4], values[4] = 0, 0  # left out
     data, weight = complex_noise(rng, *shape), rng.uniform(size=shape).astype(np.float32)
     limits = (limit * (radius - 1) ** 2, *(int(part * shape[0]) for part in slab))
     twin_data, twin_weight = to_twin(data.copy()), to_twin(weight.copy())
@@ -106,6 +109,47 @@ def test_moments(to_twin: ToTwin, n_sample: int, n_rot: int) -> None:
     np.testing.assert_allclose(to_host(found), mean_power(slices, amounts), rtol=1e-5, atol=1e-5 * n_rot)
 
 
+@pytest.mark.parametrize("n_sample", [5, 300])
+def test_moments_of_groups(to_twin: ToTwin, n_sample: int) -> None:
+    rng = np.random.default_rng(16)
+    slices = complex_noise(rng, 3 * 40, n_sample)
+    weights = rng.uniform(size=(3, n_sample)).astype(np.float32)
+    amounts = (rng.uniform(size=(3, 40)) * (rng.uniform(size=(3, 40)) > 0.5)).astype(np.float32)
+    each = [slices[40 * i : 40 * i + 40] for i in range(3)]
+    power = np.concatenate([weighted_power(own, w) for own, w in zip(each, weights, strict=True)])
+    np.testing.assert_array_equal(weighted_power(slices, weights), power)
+    np.testing.assert_allclose(
+        to_host(_cuda.launch_weighted_power(to_twin(slices), to_twin(weights))), power, rtol=1e-5
+    )
+    mean = np.array([mean_power(own, a) for own, a in zip(each, amounts, strict=True)])
+    np.testing.assert_array_equal(mean_power(slices, amounts), mean)
+    found = to_host(_cuda.launch_mean_power(to_twin(slices), to_twin(amounts)))
+    np.testing.assert_allclose(found, mean, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 40), (70, 9000)])
+def test_tail_sums(to_twin: ToTwin, shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(17)
+    weights = rng.exponential(size=shape).astype(np.float32)
+    least = rng.uniform(0, 2, size=shape[0]).astype(np.float32)
+    least[0] = weights[0, 0]  # what is equal counts
+    expected = np.where(weights >= least[:, None], weights.astype(np.float64), 0).sum(axis=1)
+    np.testing.assert_allclose(tail_sums(weights, least), expected, rtol=1e-12)
+    found = to_host(_cuda.launch_tail_sums(to_twin(weights), to_twin(least)))
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 40), (5, 700)])
+def test_shell_sums(to_twin: ToTwin, shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(18)
+    values = rng.standard_normal(shape).astype(np.float32)
+    shell = rng.integers(0, 9, size=shape[1]).astype(np.int32)
+    expected = np.array([np.bincount(shell, weights=row, minlength=12) for row in values])
+    np.testing.assert_allclose(shell_sums(values, shell, 12), expected, atol=1e-12)
+    found = to_host(_cuda.launch_shell_sums(to_twin(values), to_twin(shell), 12))
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
 @pytest.mark.parametrize("group", ["C2", "D2", "D3", "O"])
 @pytest.mark.parametrize("planes", [slice(0, 15), slice(4, 9)])
 def test_symmetrize(to_twin: ToTwin, planes: slice, group: str) -> None:
@@ -122,13 +166,15 @@ def test_symmetrize(to_twin: ToTwin, planes: slice, group: str) -> None:
     np.testing.assert_allclose(to_host(found[1]), expected[1], atol=2e-5)
 
 
+@pytest.mark.parametrize("n_weight", [1, 30])
 @pytest.mark.parametrize("limits", [(0, 20), (5, 11), (20, 30)])
 @pytest.mark.parametrize("n_sample", [3, 290])
-def test_add_rows(to_twin: ToTwin, n_sample: int, limits: tuple[int, int]) -> None:
+def test_add_rows(to_twin: ToTwin, n_sample: int, limits: tuple[int, int], n_weight: int) -> None:
     rng = np.random.default_rng(8)
-    rows = np.sort(rng.integers(0, 20, size=31))
-    values = rng.standard_normal((31, 2 * n_sample)).astype(np.float32)
-    amounts, sample_weight = rng.uniform(size=31).astype(np.float32), rng.uniform(size=n_sample).astype(np.float32)
+    rows = np.sort(rng.integers(0, 20, size=30))
+    values = rng.standard_normal((30, 2 * n_sample)).astype(np.float32)
+    amounts = rng.uniform(size=30).astype(np.float32)
+    sample_weight = rng.uniform(size=(n_weight, n_sample)).astype(np.float32)
     table = rng.standard_normal((20, 2 * n_sample)).astype(np.float32)
     expected = (table, rng.uniform(size=(20, n_sample)).astype(np.float32), np.zeros(20, dtype=np.bool_))
     found = tuple(to_twin(array.copy()) for array in expected)

@@ -15,6 +15,7 @@ from napari_autorefine.xp import array_module, device_of, to_host
 
 THREADS = 128  # per block: a small multiple of the warp, no kernel needs more registers than this leaves
 _MAX_GRID_Y = 65535
+_ELEMENTS_PER_THREAD = 32  # of long sums: atomics are few, threads are many
 
 
 def expand_rows(rows: np.ndarray) -> np.ndarray:
@@ -56,6 +57,14 @@ def _expanded(table: bytes, xp: Any, device: int | None) -> Any:
 
 def _slice_grid(n_rot: int, n_sample: int) -> tuple[int, int]:
     return n_rot, min(-(-n_sample // THREADS), _MAX_GRID_Y)
+
+
+def _rows_per_weight(n_row: int, weight: Any) -> int:
+    """Return how many rows one row of ``weight`` (n_sample,) or (n_group, n_sample) is for."""
+    n_group = 1 if weight.ndim == 1 else len(weight)
+    if n_row % n_group:
+        raise ValueError(f"{n_row} rows cannot be shared evenly between {n_group} rows of weights")
+    return n_row // n_group
 
 
 def _shape(array: Any) -> tuple[np.int32, ...]:
@@ -114,7 +123,7 @@ def launch_backproject(
         xp.asarray(values, dtype=xp.complex64, order="C"),
         xp.asarray(amounts, dtype=xp.float32, order="C"),
         xp.asarray(sample_weight, dtype=xp.float32, order="C"),
-        np.int32(n_sample if sample_weight.size > n_sample else 0),
+        np.int32(_rows_per_weight(n_rot, sample_weight)),
         _coordinates(rows, data),
         np.int32(n_sample),
         np.float32(r2_max),
@@ -160,6 +169,7 @@ def launch_weighted_power(slices: Any, weights: Any) -> Any:
             np.int32(n_rot),
             np.int32(n_sample),
             xp.asarray(weights, dtype=xp.float32, order="C"),
+            np.int32(_rows_per_weight(n_rot, weights)),
             out,
         )
         load_kernel("moments", slices, name="weighted_power")((n_rot,), (THREADS,), arguments)
@@ -169,19 +179,59 @@ def launch_weighted_power(slices: Any, weights: Any) -> Any:
 def launch_mean_power(slices: Any, amounts: Any) -> Any:
     """Twin of :func:`napari_autorefine.kernels.moments.mean_power`."""
     xp = array_module(slices)
-    n_rot, n_sample = slices.shape
-    power = xp.zeros(n_sample, dtype=xp.float32)
+    n_group, n_rot = amounts.shape if amounts.ndim == 2 else (1, len(amounts))
+    n_sample = slices.shape[1]
+    power = xp.zeros((n_group, n_sample), dtype=xp.float32)
     if slices.size:
         arguments = (
             xp.asarray(slices, dtype=xp.complex64, order="C"),
+            np.int32(n_group),
             np.int32(n_rot),
             np.int32(n_sample),
             xp.asarray(amounts, dtype=xp.float32, order="C"),
             power,
         )
-        grid = (-(-n_sample // THREADS), min(-(-n_rot // 32), _MAX_GRID_Y))
+        grid = (-(-n_sample // THREADS), min(-(-n_rot // 32), _MAX_GRID_Y), min(n_group, _MAX_GRID_Y))
         load_kernel("moments", slices, name="mean_power")(grid, (THREADS,), arguments)
-    return power
+    return power if amounts.ndim == 2 else power[0]
+
+
+def launch_tail_sums(weights: Any, least: Any) -> Any:
+    """Twin of :func:`napari_autorefine.kernels.tails.tail_sums`."""
+    xp = array_module(weights)
+    n_row, n = weights.shape
+    total = xp.zeros(n_row, dtype=xp.float64)
+    if weights.size:
+        arguments = (
+            xp.asarray(weights, dtype=xp.float32, order="C"),
+            np.int32(n_row),
+            np.int64(n),
+            xp.asarray(least, dtype=xp.float32, order="C"),
+            total,
+        )
+        grid = (min(-(-n // (THREADS * _ELEMENTS_PER_THREAD)), _MAX_GRID_Y), min(n_row, _MAX_GRID_Y))
+        load_kernel("tails", weights, name="tail_sums")(grid, (THREADS,), arguments)
+    return total
+
+
+def launch_shell_sums(values: Any, shell: Any, n_shell: int) -> Any:
+    """Twin of :func:`napari_autorefine.kernels.shells.shell_sums`."""
+    xp = array_module(values)
+    n_row, n = values.shape
+    sums = xp.zeros((n_row, n_shell), dtype=xp.float64)
+    if values.size:
+        arguments = (
+            xp.asarray(values, dtype=xp.float32, order="C"),
+            np.int32(n_row),
+            np.int64(n),
+            xp.asarray(shell, dtype=xp.int32, order="C"),
+            np.int32(n_shell),
+            sums,
+        )
+        load_kernel("shells", values, name="shell_sums")(
+            (-(-n // THREADS), min(n_row, _MAX_GRID_Y)), (THREADS,), arguments
+        )
+    return sums
 
 
 def launch_symmetrize(
@@ -220,7 +270,7 @@ def launch_add_rows(
 ) -> None:
     """Twin of :func:`napari_autorefine.kernels.table.add_rows`; adds to ``table`` and ``weights``, sets ``touched``."""
     xp = array_module(table)
-    n_o, n_sample = len(rows), len(sample_weight)
+    n_o, n_sample = len(rows), sample_weight.shape[-1]
     if n_o == 0 or n_sample == 0:
         return
     arguments = (
@@ -232,6 +282,7 @@ def launch_add_rows(
         xp.asarray(values, dtype=xp.float32, order="C"),
         xp.asarray(amounts, dtype=xp.float32, order="C"),
         xp.asarray(sample_weight, dtype=xp.float32, order="C"),
+        np.int32(_rows_per_weight(n_o, sample_weight)),
         np.int32(n_sample),
         np.int64(begin),
         np.int64(end),

@@ -36,12 +36,21 @@ def backproject_cpu(
     matrices : (n_rot, 3, 3) float32, image frequency index -> padded index
     values : (n_rot, n_sample) complex64
     amounts : (n_rot,) float32; slice o adds ``amounts[o] * sample_weight[k]`` to the weights
-    sample_weight : (n_sample,) float32, or (n_rot, n_sample) when every slice brings its own
+    sample_weight : (n_sample,) float32, (n_rot, n_sample) when every slice brings its own, or (n_group, n_sample) when
+        as many slices one after the other belong to each
     rows : (n_row, 5) int32, ``z, y, x_start, n, offset``
     r2_max : squared radius in padded units beyond which nothing is inserted
     """
     if weight.size >= MOST_VOXELS:
         raise ValueError(f"a volume of {weight.size} voxels is larger than slices can be added to")
+    if sample_weight.ndim == 2 and 1 < len(sample_weight) < len(matrices):
+        size = len(matrices) // len(sample_weight)
+        for i, own in enumerate(sample_weight):
+            part = slice(i * size, (i + 1) * size)
+            backproject_cpu(
+                data, weight, matrices[part], values[part], amounts[part], own, rows, r2_max, z_begin, z_end
+            )
+        return
     _backproject(
         data.view(np.float32),
         weight,

@@ -31,13 +31,19 @@ def add_rows(
     table : (n_row, 2 n_sample) float32, interleaved complex sums
     weights : (n_row, n_sample) float32
     touched : (n_row,) bool, set for rows that received something
-    rows : (n_o,) int64, ascending
+    rows : (n_o,) int64
     values : (n_o, 2 n_sample) float32
     amounts : (n_o,) float32
-    sample_weight : (n_sample,) float32
+    sample_weight : (n_sample,) float32, or (n_group, n_sample) when as many rows one after the other belong to each
     """
-    add = _add_rows if array_module(table) is np else launch_add_rows
-    add(table, weights, touched, rows, values, amounts, sample_weight, begin, end)
+    if array_module(table) is not np:
+        launch_add_rows(table, weights, touched, rows, values, amounts, sample_weight, begin, end)
+        return
+    groups = np.atleast_2d(sample_weight)
+    size = len(rows) // len(groups)
+    for i, own in enumerate(groups):
+        part = slice(i * size, (i + 1) * size)
+        _add_rows(table, weights, touched, rows[part], values[part], amounts[part], own, begin, end)
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
