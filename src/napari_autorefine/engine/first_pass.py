@@ -18,8 +18,8 @@ from napari_autorefine.xp import array_module, beside, to_host
 # Slices of a particle's candidates, some of them in order: on the screening disc, or on the ring around it.
 Slices = Callable[[SamplePart, np.ndarray], Any]
 
-_PARENT_REACH = 40.0  # a parent whose log weight is this far below the best has no child of consequence; 20 loses a few
-_CROWDED = 0.3  # with more than this share of the grid left, one product with all of it is faster
+PARENT_REACH = 40.0  # a parent whose log weight is this far below the best has no child of consequence; 20 loses a few
+CROWDED = 0.3  # with more than this share of the grid left, one product with all of it is faster
 _NEGLIGIBLE = 12.0  # a log weight this far below the best is of no consequence
 _HELD_SAMPLES = 4 << 20  # Fourier samples of one particle's slices that are held at a time
 
@@ -44,7 +44,7 @@ def _global_first_pass(search: Search) -> Iterator[tuple[Candidates, Significant
     if alive is not None:
         for i, ids in enumerate(alive):
             candidates = Candidates(dir_idx=shared.dir_idx[ids], psi_idx=shared.psi_idx[ids], log_prior=log_prior[ids])
-            reach = min(_reach_of_ring(block, i), _PARENT_REACH)
+            reach = min(_reach_of_ring(block, i), PARENT_REACH)
             yield _screened(search, i, candidates, _slices_of_grid(search, i, ids, candidates), reach)
         return
     scores = shared.table.scores(block.images, block.model, block.geometry.coarse_shifts, is_cc=settings.is_cc)
@@ -66,8 +66,8 @@ def _children_of_near_parents(search: Search, shared: SharedSlices) -> list[np.n
     alive = []
     for i in range(len(block.particles)):
         best = (scores[:, i, :] + beside(log_shift_prior(search, i), scores)[None, :]).max(axis=1)
-        alive.append(parents.children(to_host(best > best.max() - _PARENT_REACH)))
-    if sum(len(ids) for ids in alive) > _CROWDED * len(alive) * len(shared.dir_idx):
+        alive.append(parents.children(to_host(best > best.max() - PARENT_REACH)))
+    if sum(len(ids) for ids in alive) > CROWDED * len(alive) * len(shared.dir_idx):
         return None
     return alive
 
@@ -102,12 +102,17 @@ def _slices_of(search: Search, i: int, candidates: Candidates) -> Slices:
 def _particle_first_pass(search: Search) -> Iterator[tuple[Candidates, Significant]]:
     """First pass of each particle against orientations of its own: around its previous pose, or of the whole grid."""
     for i in range(len(search.block.particles)):
-        candidates = _whole_grid(search, i) if search.local is None else _neighborhood(search.local, i)
+        candidates = own_candidates(search, i)
         slices = _slices_of(search, i, candidates)
         reach = _reach_of_ring(search.block, i)
         if search.local is None:
-            reach = min(reach, _PARENT_REACH)
+            reach = min(reach, PARENT_REACH)
         yield _screened(search, i, candidates, slices, reach)
+
+
+def own_candidates(search: Search, i: int) -> Candidates:
+    """Orientations of one particle's own: around its previous pose, or of the whole grid."""
+    return _whole_grid(search, i) if search.local is None else _neighborhood(search.local, i)
 
 
 def _neighborhood(local: LocalOrientations, i: int) -> Candidates:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-_REACH, _FARTHEST_DEG = 3.0, 60.0  # samples within so many fine steps of the best take part, none farther than this
+REACH, FARTHEST_DEG = 3.0, 60.0  # samples within so many fine steps of the best take part, none farther than this
 
 
 def mean_pose(
@@ -37,8 +37,8 @@ def mean_pose(
     traces = np.einsum("nij,sji->ns", rotations, mates)
     nearest = traces.argmax(axis=1)
     cosine = 0.5 * (traces[np.arange(len(rotations)), nearest] - 1.0)
-    near_o = np.flatnonzero(cosine >= np.cos(np.radians(min(_REACH * steps[0], _FARTHEST_DEG))) - 1e-6)
-    near_t = np.flatnonzero(((shifts_A - shifts_A[t]) ** 2).sum(axis=1) <= (_REACH * steps[1]) ** 2 + 1e-9)
+    near_o = np.flatnonzero(cosine >= np.cos(np.radians(min(REACH * steps[0], FARTHEST_DEG))) - 1e-6)
+    near_t = np.flatnonzero(((shifts_A - shifts_A[t]) ** 2).sum(axis=1) <= (REACH * steps[1]) ** 2 + 1e-9)
     own = weights[np.ix_(near_o, near_t)].astype(np.float64)
     own /= own.sum()
     turns = rotations[near_o] @ mates[nearest[near_o]]
