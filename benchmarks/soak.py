@@ -1,14 +1,12 @@
 """Many refinements in one process: does anything stay? ``python benchmarks/soak.py --runs 20``.
 
 Each run is compared with the first: memory within 5 %, and no thread, open file, child process, temporary file or GPU
-memory more. The C library gives threads areas of memory of their own, as many as it likes, and keeps them; so that
-what stays can be told from that, the script allows it two (MALLOC_ARENA_MAX), unless the environment says otherwise.
+memory more.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
 import time
@@ -79,7 +77,4 @@ def _judge(seen: list[Holdings]) -> int:
 
 
 if __name__ == "__main__":
-    if "MALLOC_ARENA_MAX" not in os.environ:
-        os.environ["MALLOC_ARENA_MAX"] = "2"
-        os.execv(sys.executable, [sys.executable, *sys.argv])
     sys.exit(main())

@@ -27,7 +27,7 @@ from pydantic import BaseModel
 from napari_autorefine.errors import InputError
 from napari_autorefine.events import Event, Message
 from napari_autorefine.jobs.job_folder import output_of_params, process_start, state_folder
-from napari_autorefine.jobs.memory import give_back_memory
+from napari_autorefine.jobs.memory import give_back_memory, share_memory_areas
 
 _TOUCH_S, _SILENT_S, _CLOCK_S = 10.0, 180.0, 5.0
 _TRIES = 5
@@ -92,6 +92,7 @@ def one_at_a_time(function: Callable[[Params], Iterator[Event]]) -> Callable[[Pa
     @functools.wraps(function)
     def locked(params: Params) -> Iterator[Event]:
         output = _output(params)
+        share_memory_areas()
         try:
             if output is None:
                 yield from function(params)
