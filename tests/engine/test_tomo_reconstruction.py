@@ -10,15 +10,14 @@ from oracles import imaging
 from oracles.phantoms import ASYMMETRIC, Phantom, optics_group, particles
 from scipy.spatial.transform import Rotation
 
+from napari_autorefine.engine.averaged_weights import with_averaged_weights
 from napari_autorefine.engine.correlation import fsc
 from napari_autorefine.engine.direct_reconstruction import InsertedSums, InsertionOptions, close_sums, map_of_sums
-from napari_autorefine.engine.reconstruction import Accumulators
 from napari_autorefine.engine.tomo_reconstruction import (
     PosedTiltStacks,
     PosedVolumes,
     cube_samples,
     insert_subtomograms,
-    with_averaged_weights,
 )
 from napari_autorefine.model.particles import Particles, SubtomogramRows
 from napari_autorefine.model.tomography import Tomogram, projection_matrices, tilt_ctfs
@@ -227,26 +226,3 @@ def test_threads_change_no_bit_and_damaged_particles_are_left_out(make: object) 
     weighted = inserted(replace(images, weights=np.array([1, 1, 1, 1, 0, 1.0])), options()).sums
     np.testing.assert_allclose(found.sums.data, weighted.data, atol=1e-6 * np.abs(weighted.data).max())
     np.testing.assert_allclose(found.sums.weight, weighted.weight, atol=1e-6 * weighted.weight.max())
-
-
-def test_weights_of_even_slices_stay_and_gaps_are_filled() -> None:
-    sums = Accumulators.zeros(BOX, pad=2, r_max=BOX // 2)
-    radius, (n_z, n_y, n_x) = sums.radius, sums.weight.shape
-    z, y, x = np.ogrid[-radius : n_z - radius, -radius : n_y - radius, :n_x]
-    length = np.sqrt(z * z + y * y + x * x)
-    inside = length**2 <= sums.r2_max
-    sums.weight[:] = inside / np.maximum(length, 1.0)
-    averaged = with_averaged_weights(sums).weight
-    np.testing.assert_allclose(averaged[inside], sums.weight[inside], rtol=1e-5)
-    assert not averaged[~inside].any()
-    rng = np.random.default_rng(3)
-    sums.weight *= rng.random(sums.weight.shape) < 0.3
-    sums.weight[:, :, 0] = (sums.weight[:, :, 0] + sums.weight[::-1, ::-1, 0]) / 2
-    gapped = with_averaged_weights(sums)
-    assert (gapped.weight[inside] > 0).mean() > 0.999
-    total = (gapped.weight * length)[inside].sum() / (sums.weight * length)[inside].sum()
-    assert total == pytest.approx(1.0, abs=0.02)
-    np.testing.assert_allclose(gapped.weight[:, :, 0], gapped.weight[::-1, ::-1, 0], rtol=1e-5)
-    assert gapped.data is sums.data
-    flat = Accumulators.zeros(BOX, pad=1, r_max=BOX // 2)
-    assert with_averaged_weights(flat) is flat

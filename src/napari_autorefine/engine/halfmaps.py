@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from napari_autorefine.engine.averaged_weights import with_averaged_weights
 from napari_autorefine.engine.context import GroupGeometry
 from napari_autorefine.engine.correlation import solvent_corrected_fsc
 from napari_autorefine.engine.masking import low_pass_map
@@ -39,9 +40,11 @@ class Halves:
 
 
 def finish_sums(setup: Setup, accumulators: Accumulators) -> None:
-    """Complete and symmetrise the Fourier sums of a half, in place."""
+    """Complete and symmetrise the Fourier sums of a half, in place; weights of tilt stacks are averaged."""
     complete_hermitian(accumulators)
     symmetrize(accumulators, setup.group.operators, setup.options.threads)
+    if setup.tilts is not None and setup.options.skip_gridding:
+        accumulators.weight = with_averaged_weights(accumulators, setup.options.threads).weight
 
 
 def update_parameters(

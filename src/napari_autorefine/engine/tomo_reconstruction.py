@@ -5,21 +5,17 @@ sums of squared CTFs that come with it, which are 0 in the missing wedge. Every 
 slice that its tilt shows, with the CTF of the particle's height and the dose. Either way one particle is in memory at a
 time and thread.
 
-Slices of few particles leave gaps in a padded volume, and coefficients where all CTFs are near 0. So the weights of
-tilt stacks are averaged over the width that one coefficient has without padding, before sums are divided by them.
-
 Particles were cut with the aberrations of their optics group taken out, so that these are not corrected again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import scipy.fft
-import scipy.ndimage
 
 from napari_autorefine.engine.context import frequency_matrix
 from napari_autorefine.engine.direct_reconstruction import (
@@ -35,8 +31,6 @@ from napari_autorefine.engine.direct_reconstruction import (
 )
 from napari_autorefine.engine.images import half_transforms, samples_of
 from napari_autorefine.engine.maximization import Insertion
-from napari_autorefine.engine.reconstruction import Accumulators
-from napari_autorefine.engine.shells import plane_radius2
 from napari_autorefine.engine.source import cut_into_blocks
 from napari_autorefine.events import Progress
 from napari_autorefine.model.geometry import euler_to_matrix
@@ -291,39 +285,6 @@ def _prepare_stack(
         origin_weight=float(weight[:, 0].sum() * amount),
     )
     return entry, np.empty(0, np.int64)
-
-
-def with_averaged_weights(sums: Accumulators) -> Accumulators:
-    """Return closed sums whose weights are averaged over the width of an unpadded coefficient.
-
-    The average is that of the trilinear kernel without padding, inside the sphere that holds data, of weights times
-    radius, which are even where slices fall evenly. Without padding nothing changes.
-    """
-    if sums.pad == 1:
-        return sums
-    radius = sums.radius
-    axis = np.arange(-radius, radius + 1)
-    plane = plane_radius2(radius, sums.weight.shape[2])
-    level = np.empty_like(sums.weight)
-    inside = np.empty_like(sums.weight)
-    for z, weight, level_plane, inside_plane in zip(axis, sums.weight, level, inside, strict=True):
-        radius2 = plane + z * z
-        inside_plane[:] = radius2 <= sums.r2_max
-        level_plane[:] = weight * np.sqrt(np.maximum(radius2, 1)) * inside_plane
-    level, share = _averaged(level, sums.pad), _averaged(inside, sums.pad)
-    for z, level_plane, inside_plane, share_plane in zip(axis, level, inside, share, strict=True):
-        level_plane *= inside_plane / (np.maximum(share_plane, 1e-3) * np.sqrt(np.maximum(plane + z * z, 1)))
-    return replace(sums, weight=level)
-
-
-def _averaged(values: np.ndarray, pad: int) -> np.ndarray:
-    """Average half of a real, even volume by a triangle that is 2 ``pad`` wide, along each axis."""
-    kernel = 1.0 - np.abs(np.arange(1 - pad, pad)) / pad
-    kernel /= kernel.sum()
-    whole = np.concatenate([values[::-1, ::-1, pad - 1 : 0 : -1], values], axis=2)
-    for axis in range(3):
-        whole = scipy.ndimage.correlate1d(whole, kernel, axis=axis, mode="constant")
-    return np.ascontiguousarray(whole[:, :, pad - 1 :])
 
 
 def _nothing(rows: np.ndarray, n_sample: int) -> Insertion:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from napari_autorefine.engine.averaged_weights import with_averaged_weights
 from napari_autorefine.engine.correlation import fsc as correlation_of_maps
 from napari_autorefine.engine.direct_reconstruction import (
     PosedImages,
@@ -21,7 +22,6 @@ from napari_autorefine.engine.reconstruction import Accumulators
 from napari_autorefine.engine.tomo_reconstruction import (
     PosedTiltStacks,
     insert_subtomograms,
-    with_averaged_weights,
 )
 from napari_autorefine.errors import InputError
 from napari_autorefine.events import Event, Finished, Message, Progress
@@ -136,7 +136,7 @@ def _closed_sums(inputs: ReconstructInputs, rows: np.ndarray, stage: str) -> Gen
 def _map(sums: Accumulators, inputs: ReconstructInputs, fsc: np.ndarray | None = None) -> np.ndarray:
     """Invert sums and cut or pad the map; grey values do not depend on the box that it is made in."""
     if isinstance(inputs.images, PosedTiltStacks) and inputs.params.skip_gridding:
-        sums = with_averaged_weights(sums)
+        sums = with_averaged_weights(sums, inputs.options.threads)
     made = map_of_sums(sums, skip_gridding=inputs.params.skip_gridding, fsc=fsc, threads=inputs.options.threads)
     if sums.box_size != inputs.image_box:
         made *= np.float32((inputs.image_box / sums.box_size) ** sums.data_dim)
