@@ -18,6 +18,7 @@ from oracles.tomo_sets import Files
 from napari_autorefine.engine import device as device_module
 from napari_autorefine.engine import images
 from napari_autorefine.engine.block import BlockResult
+from napari_autorefine.engine.device_sums import DeviceSums, Weighted
 from napari_autorefine.engine.loop import refine
 from napari_autorefine.engine.problem import RefinementProblem, RefineOptions
 from napari_autorefine.engine.reconstruction import complete_hermitian, reconstruct
@@ -117,6 +118,27 @@ def test_a_half_set_searched_on_a_device_is_that_of_the_host(gpu: None, name: st
     assert_same(half_sets.run(replace(case, devices=(0,))), on_host(case))
 
 
+@pytest.mark.parametrize("name", ["global", "local"])
+def test_with_little_room_particles_are_searched_in_small_groups(
+    machine: Machine, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups: list[int] = []
+    add_group = DeviceSums.add_group
+
+    def watched(self: DeviceSums, group: int, entry: Weighted) -> None:
+        groups.append(len(entry.sample_weight))
+        add_group(self, group, entry)
+
+    monkeypatch.setattr(DeviceSums, "add_group", watched)
+    case = CASES[name]
+    assert_same(half_sets.run(replace(case, devices=(0,))), on_host(case))
+    together = max(groups)
+    groups.clear()
+    monkeypatch.setattr(device_module, "_ROOM_SHARE", 1e-9)
+    assert_same(half_sets.run(replace(case, devices=(0,))), on_host(case))
+    assert together > 1 and set(groups) == {1}
+
+
 def test_a_fine_global_search_compares_parents_first_on_a_device_too(gpu: None) -> None:
     data = phantoms.simulate(phantoms.ASYMMETRIC, 8, snr=4.0, box_size=40, pixel_size_A=2.5)
     options = RefineOptions(
@@ -210,10 +232,10 @@ def test_a_run_never_ends_for_lack_of_device_memory(machine: Machine, is_local: 
 
 
 def test_other_errors_on_a_device_end_the_run(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise ValueError("no such thing")
 
-    monkeypatch.setattr(device_module, "search_particles", broken)
+    monkeypatch.setattr(device_module, "search_batch", broken)
     with pytest.raises(ValueError, match="no such thing"):
         half_sets.run(Case(devices=(0,)))
 

@@ -187,7 +187,7 @@ def _binary(name: str) -> Callable[..., Any]:
     return method
 
 
-_ARITHMETIC = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor")
+_ARITHMETIC = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift", "rshift")
 _NAMES = [f"__{prefix}{name}__" for name in _ARITHMETIC for prefix in ("", "r", "i")]
 _NAMES += [f"__{name}__" for name in ("lt", "le", "gt", "ge", "eq", "ne", "neg", "pos", "abs", "invert")]
 for _name in _NAMES:

@@ -21,6 +21,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from napari_autorefine.engine.batch_first import can_be_batched, make_batch
+from napari_autorefine.engine.batch_pose import ResidentGrid
+from napari_autorefine.engine.batch_search import search_batch
 from napari_autorefine.engine.block import BlockResult, search_particles
 from napari_autorefine.engine.context import GroupGeometry, HalfContext
 from napari_autorefine.engine.device_sums import DeviceSums
@@ -44,8 +47,9 @@ from napari_autorefine.xp import (
     zeros_on_device,
 )
 
-LARGEST_BATCH = 64
+LARGEST_BATCH = 128
 _SUMS_SHARE, _TABLE_SHARE, _SLICE_SHARE, _BATCH_SHARE = 0.5, 0.25, 0.3, 0.5  # of the memory free at that moment
+_ROOM_SHARE = 0.25  # the same, for slices of a batch and what is made from them
 
 
 def batch_size(free_bytes: int, geometry: GroupGeometry, *, n_rot: int, n_trans: int, n_image: int = 1) -> int:
@@ -62,7 +66,7 @@ def batch_size(free_bytes: int, geometry: GroupGeometry, *, n_rot: int, n_trans:
     samples = geometry.samples
     per_pixel = 48 if samples.dim == 2 else 72  # volumes have weights beside them
     images = n_image * (per_pixel * samples.box_size**samples.dim + 80 * samples.n_sample)
-    scores = (4 * n_rot + 16 * samples.n_coarse) * (n_trans + 1) if n_rot else 0
+    scores = 16 * (n_rot + samples.n_coarse) * (n_trans + 1) if n_rot else 0
     once = 48 * n_rot * n_trans
     return int(np.clip((_BATCH_SHARE * free_bytes - once) // (images + scores), 1, LARGEST_BATCH))
 
@@ -117,6 +121,9 @@ class DeviceHalf:
         self._job: HalfJob | None = None
         self._sums: DeviceSums | None = None
         self._shared: dict[int, SharedSlices] = {}
+        self._grid: ResidentGrid | None = None
+        self._room = 0
+        self._is_together = True
         self._has_told_of_host = False
 
     def __enter__(self) -> DeviceHalf:
@@ -132,19 +139,22 @@ class DeviceHalf:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._job, self._sums, self._shared = None, None, {}
+        self._job, self._sums, self._shared, self._grid = None, None, {}, None
         release_device_memory(self.device)
 
     def run(self, indices: np.ndarray, raw: RawParticles) -> BlockResult:
         """Search a block of particles of one optics group; ``raw`` are their images."""
-        done: list[ParticleResult] = []
-        while self._job is not None and len(done) < len(indices):
-            part = slice(len(done), len(done) + self.batch)
-            if not self._attempt(self._search, indices[part], raw.part(part), done) and not self._save_memory():
+        done: dict[int, ParticleResult] = {}
+        left = np.arange(len(indices))
+        while self._job is not None and len(left):
+            part = left[: self.batch]
+            is_done = self._attempt(self._search, part, indices[part], raw.only(part), done)
+            left = left[[row not in done for row in left.tolist()]]
+            if not is_done and not self._save_memory():
                 break
-        if len(done) < len(indices):
-            done += self._on_host(indices[len(done) :], raw.part(slice(len(done), None)))
-        return block_result(self._host_job, indices, done)
+        if len(left):
+            done.update(zip(left.tolist(), self._on_host(indices[left], raw.only(left)), strict=True))
+        return block_result(self._host_job, indices, [done[row] for row in range(len(indices))])
 
     def finish(self, accumulators: Accumulators) -> None:
         """Add what the device has summed to the host's Fourier volume."""
@@ -178,6 +188,7 @@ class DeviceHalf:
             context=resident_context(job.context, self.device),
             geometries=tuple(resident_geometry(g, self.device) for g in job.geometries),
         )
+        self._grid = ResidentGrid.of(job.grid, self.device)
 
     def _make_sums(self) -> None:
         """Reserve the Fourier volume and, for global searches, tables of sums per orientation."""
@@ -216,27 +227,39 @@ class DeviceHalf:
         n_trans, tilts = len(job.grid.trial_shifts_A), job.setup.tilts
         n_image = 1 if tilts is None else tilts.most_tilts
         free = free_device_memory(self.device)
+        self._room = int(_ROOM_SHARE * free)
         self.batch = min(batch_size(free, g, n_rot=n_rot, n_trans=n_trans, n_image=n_image) for g in job.geometries)
 
-    def _search(self, indices: np.ndarray, raw: RawParticles, done: list[ParticleResult]) -> None:
-        """Search particles on the device; those that are through are added to ``done``."""
+    def _search(
+        self, rows: np.ndarray, indices: np.ndarray, raw: RawParticles, done: dict[int, ParticleResult]
+    ) -> None:
+        """Search particles on the device; those that are through are added to ``done`` under their rows."""
         assert self._job is not None
         search = make_search(self._job, indices, self._shared, raw)
-        for result in search_particles(search):
+        if self._sums is not None and self._is_together and can_be_batched(search):
+            assert self._grid is not None
+            for found in search_batch(make_batch(search, self._grid, room=self._room), self._sums):
+                done.update({int(rows[i]): result for i, result in found.items()})
+            return
+        for row, result in zip(rows.tolist(), search_particles(search), strict=True):
             if self._sums is None:
-                done.append(replace(result, insertions=tuple(_on_host(entry) for entry in result.insertions)))
+                done[row] = replace(result, insertions=tuple(_on_host(entry) for entry in result.insertions))
                 continue
             # All that is needed is on the device before the first is added: memory cannot run out between them.
             entries = [replace(e, matrices=to_device(e.matrices, self.device)) for e in result.insertions]
             for entry in entries:
                 self._sums.add(search.block.geometry.index, entry)
-            done.append(replace(result, insertions=()))
+            done[row] = replace(result, insertions=())
 
     def _save_memory(self) -> bool:
         """Make the next try need less memory; False when nothing is left to save."""
         if self.batch > 1:
             self.batch //= 2
+            self._room //= 2
             self._note(f"GPU {self.device} ran out of memory: it gets {self.batch} particles at a time from here on.")
+            return True
+        if self._is_together:
+            self._is_together = False  # pieces of one particle after the other
             return True
         if self._job is not None and any(shared.is_kept for shared in self._shared.values()):
             self._shared = shared_within(self._job, 0, in_turn)

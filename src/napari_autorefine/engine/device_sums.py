@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from napari_autorefine.engine.batch_pose import kernel_matrices
 from napari_autorefine.engine.insertion import OrientationTable
 from napari_autorefine.engine.maximization import Insertion
 from napari_autorefine.engine.reconstruction import Accumulators
@@ -16,6 +17,33 @@ from napari_autorefine.kernels.table import add_rows
 from napari_autorefine.xp import to_host
 
 _PIECE_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weighted:
+    """Weighted images of a group of particles on a device, one per orientation, those of a particle together.
+
+    Attributes
+    ----------
+    orientations : (n,) int64, numbers of fine orientations on the grid
+    rotations : (n, 3, 3) float64, reference -> view
+    frequency_matrix : of the optics group
+    values : (n, n_sample) complex64
+    amounts : (n,) float32, 0 for what is to be left out
+    sample_weight : (n_particle, n_sample) float32; orientation o of a particle weighs ``amounts[o] * sample_weight``
+    rows : row table of the samples
+    origin_value, origin_weight : sums for the origin of Fourier space, in double precision
+    """
+
+    orientations: Any
+    rotations: Any
+    frequency_matrix: np.ndarray
+    values: Any
+    amounts: Any
+    sample_weight: Any
+    rows: np.ndarray
+    origin_value: float
+    origin_weight: float
 
 
 @dataclass(slots=True)
@@ -43,6 +71,22 @@ class DeviceSums:
             backproject(
                 self.data, self.weight, entry.matrices, entry.values, entry.amounts,
                 entry.sample_weight, entry.rows, self.r2_max, 0, len(self.data),
+            )  # fmt: skip
+        else:
+            add_rows(
+                table.values.view(np.float32), table.weights, table.touched, entry.orientations,
+                entry.values.view(np.float32), entry.amounts, entry.sample_weight, 0, len(table.touched),
+            )  # fmt: skip
+        self.dc_data += entry.origin_value
+        self.dc_weight += entry.origin_weight
+
+    def add_group(self, group: int, entry: Weighted) -> None:
+        """Take the images of a group of particles; when memory does not suffice nothing has been added."""
+        table = self.tables.get(group)
+        if table is None:
+            backproject(
+                self.data, self.weight, kernel_matrices(entry.rotations, entry.frequency_matrix), entry.values,
+                entry.amounts, entry.sample_weight, entry.rows, self.r2_max, 0, len(self.data),
             )  # fmt: skip
         else:
             add_rows(

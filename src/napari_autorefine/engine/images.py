@@ -10,7 +10,8 @@ import numpy as np
 import scipy.fft
 
 from napari_autorefine.engine.samples import FourierSamples
-from napari_autorefine.xp import array_module, device_of, to_device, to_host
+from napari_autorefine.kernels.shells import shell_sums
+from napari_autorefine.xp import array_module, device_of, is_on_device, to_device, to_host
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,14 +63,7 @@ def move_and_mask(
     masked, unmasked : float32, shaped as ``images``
     """
     xp = array_module(images)
-    moved = xp.zeros_like(images)
-    size = images.shape[-1]
-    for i, shift in enumerate(np.asarray(shifts_px, dtype=int)[:, ::-1].tolist()):
-        if max(abs(step) for step in shift) >= size:
-            continue
-        to = tuple(slice(max(step, 0), size + min(step, 0)) for step in shift)
-        source = tuple(slice(max(-step, 0), size + min(-step, 0)) for step in shift)
-        moved[(i, *to)] = images[(i, *source)] * np.float32(gains[i])
+    moved = _moved(images, np.asarray(shifts_px, dtype=int)[:, ::-1], np.asarray(gains, dtype=np.float32))
     if fill is None:
         mean = (moved.reshape(len(moved), -1) @ background.ravel()) / xp.maximum(background.sum(), np.float32(1e-20))
         mean = mean.reshape((-1,) + (1,) * background.ndim).astype(images.dtype)
@@ -77,6 +71,30 @@ def move_and_mask(
     else:
         masked = moved + background * (fill - moved)
     return masked, moved
+
+
+def _moved(images: Any, shifts: np.ndarray, gains: np.ndarray) -> Any:
+    """Images or volumes times gains, moved by shifts (n, dim) in the order of the axes; on a device all at once."""
+    xp, size = array_module(images), images.shape[-1]
+    if xp is np:
+        moved = np.zeros_like(images)
+        for i, shift in enumerate(shifts.tolist()):
+            if max(abs(step) for step in shift) >= size:
+                continue
+            to = tuple(slice(max(step, 0), size + min(step, 0)) for step in shift)
+            source = tuple(slice(max(-step, 0), size + min(-step, 0)) for step in shift)
+            moved[(i, *to)] = images[(i, *source)] * gains[i]
+        return moved
+    dim = shifts.shape[1]
+    source = np.arange(size) - shifts[:, :, None]  # (n, dim, size)
+    inside, places = (source >= 0) & (source < size), np.clip(source, 0, size - 1)
+    index, factor = [xp.arange(len(images)).reshape(-1, *[1] * dim)], xp.asarray(gains).reshape(-1, *[1] * dim)
+    for axis in range(dim):
+        shape = [len(images), *[1] * dim]
+        shape[axis + 1] = size
+        index.append(xp.asarray(places[:, axis]).reshape(shape))
+        factor = factor * xp.asarray(inside[:, axis].astype(np.float32)).reshape(shape)
+    return images[tuple(index)] * factor
 
 
 def half_transforms(images: Any) -> Any:
@@ -113,17 +131,19 @@ def outer_sums(values: Any, samples: FourierSamples) -> np.ndarray:
 def _beyond(values: Any, samples: FourierSamples) -> Any:
     """Independent coefficients beyond the samples' disc, sorted by shell; (n, n_outer)."""
     make = _image_outer_index if samples.dim == 2 else _volume_outer_index
-    where, _ = make(samples.box_size, samples.size, samples.dim, device_of(values))
+    where, _, _ = make(samples.box_size, samples.size, samples.dim, device_of(values))
     return array_module(values).take(values.reshape(len(values), -1), where, axis=1)
 
 
 def _sums_beyond(picked: Any, samples: FourierSamples) -> np.ndarray:
-    xp = array_module(picked)
     make = _image_outer_index if samples.dim == 2 else _volume_outer_index
-    _, starts = make(samples.box_size, samples.size, samples.dim, device_of(picked))
+    _, shell, starts = make(samples.box_size, samples.size, samples.dim, device_of(picked))
+    n_shell = samples.box_size // 2 + 1
     if picked.shape[1] == 0:
-        return np.zeros((len(picked), samples.box_size // 2 + 1))
-    edges = to_host(xp.cumsum(picked, axis=1, dtype=np.float64))
+        return np.zeros((len(picked), n_shell))
+    if is_on_device(picked):
+        return to_host(shell_sums(picked, shell, n_shell))
+    edges = np.cumsum(picked, axis=1, dtype=np.float64)
     upto: np.ndarray = np.concatenate([np.zeros((len(edges), 1)), edges], axis=1)[:, starts]
     return np.diff(upto, axis=1)
 
@@ -200,15 +220,16 @@ def _is_independent(size: int, dim: int) -> np.ndarray:
     return ~mate
 
 
-def _outer_index(box_size: int, size: int, dim: int, device: int | None) -> tuple[Any, np.ndarray]:
-    """Flat indices of the independent coefficients with |k| > size / 2, sorted by shell, and where shells start."""
+def _outer_index(box_size: int, size: int, dim: int, device: int | None) -> tuple[Any, Any, np.ndarray]:
+    """Flat indices of the independent coefficients with |k| > size / 2, sorted by shell; shells; where they start."""
     shell = _shell_grid(box_size, dim)
     keep = (_radius_grid(box_size, dim) > size / 2.0 + 1e-9) & (shell <= box_size // 2) & _is_independent(box_size, dim)
     index = np.flatnonzero(keep)
     order = np.argsort(shell.ravel()[index], kind="stable")
     index = index[order]
-    starts = np.searchsorted(shell.ravel()[index], np.arange(box_size // 2 + 2))
-    return to_device(index, device), starts
+    own = shell.ravel()[index].astype(np.int32)
+    starts = np.searchsorted(own, np.arange(box_size // 2 + 2))
+    return to_device(index, device), to_device(own, device), starts
 
 
 _image_outer_index = lru_cache(maxsize=64)(_outer_index)

@@ -20,10 +20,10 @@ from napari_autorefine.engine.grids import N_CHILD, OrientationGrid
 from napari_autorefine.engine.images import PreparedImages
 from napari_autorefine.engine.shifts import ShiftBasis
 from napari_autorefine.model.geometry import euler_to_matrix
-from napari_autorefine.xp import array_module
+from napari_autorefine.xp import array_module, is_on_device, product
 
 Map = Callable[[Callable[[slice], None], Sequence[slice]], Any]
-_CHUNK = 1024  # slices of a product
+_CHUNK, _DEVICE_CHUNK = 1024, 16384  # slices of a product
 # A table of all fine slices pays when it has fewer than particles, all with so many fine orientations, would ask for.
 _FINE_PER_PARTICLE = 100
 
@@ -91,8 +91,13 @@ class SliceTable:
         """Orientations that one slice serves: 2, or 1 when the in-plane angles do not come in opposite pairs."""
         return 2 - self.n_psi % 2 if self.has_mates else 1
 
-    def scores(self, images: PreparedImages, model: GroupModel, shifts: ShiftBasis, *, is_cc: bool) -> Any:
-        """Scores of a block, (n_rot, n_img, n_trans) float32: log-likelihoods or correlations."""
+    def scores(
+        self, images: PreparedImages, model: GroupModel, shifts: ShiftBasis, *, is_cc: bool, fast: bool = False
+    ) -> Any:
+        """Scores of a block, (n_rot, n_img, n_trans) float32: log-likelihoods or correlations.
+
+        ``fast`` products on a GPU are made in TF32.
+        """
         n, n_img = self.n_sample, len(images.masked)
         xp = array_module(images.masked)
         masked, contrast = images.masked[:, :n], images.contrast[:, :n]
@@ -109,14 +114,14 @@ class SliceTable:
         out = xp.empty((self.n_dir, self.n_mate, self.n_psi // self.n_mate, n_img, shifts.n_shift), dtype=np.float32)
         for directions, slices in self._chunks():
             part = out[directions]
-            energy = (slices.power @ squared).reshape(part.shape[0], part.shape[2], n_img, 1)
+            energy = product(slices.power, squared).reshape(part.shape[0], part.shape[2], n_img, 1)
             if is_cc:
                 factor = 1.0 / xp.maximum(xp.sqrt(energy) * norm[:, None], np.float32(1e-30))
-            even, odd = slices.real @ real, slices.imag @ imag
+            even, odd = product(slices.real, real, fast=fast), product(slices.imag, imag, fast=fast)
             for mate in range(self.n_mate):
                 products = even - odd if mate else even + odd
                 if shifts.functions is not None and shifts.coefficients is not None:
-                    products = products.reshape(-1, len(functions)) @ shifts.coefficients.T
+                    products = product(products.reshape(-1, len(functions)), shifts.coefficients.T)
                 products = products.reshape(part[:, mate].shape)
                 if is_cc:
                     xp.multiply(products, factor, out=part[:, mate])
@@ -137,7 +142,7 @@ class SliceTable:
     def chunks(self) -> list[slice]:
         """Cut the directions into parts that are worked on together."""
         per_direction = self.n_psi // self.n_mate
-        size = max(_CHUNK // per_direction, 1)
+        size = max((_DEVICE_CHUNK if is_on_device(self.half.reference) else _CHUNK) // per_direction, 1)
         return [slice(start, min(start + size, self.n_dir)) for start in range(0, self.n_dir, size)]
 
     def _chunks(self) -> Iterator[tuple[slice, HalfTurn]]:

@@ -64,6 +64,16 @@ class RawParticles:
             multiplicity=None if self.multiplicity is None else self.multiplicity[part],
         )
 
+    def only(self, rows: np.ndarray) -> RawParticles:
+        """Return those of some rows, ascending; nothing is copied when these follow each other."""
+        if len(rows) and rows[-1] - rows[0] + 1 == len(rows):
+            return self.part(slice(int(rows[0]), int(rows[-1]) + 1))
+        return RawParticles(
+            images=[self.images[i] for i in rows] if isinstance(self.images, list) else self.images[rows],
+            ctf=None if self.ctf is None else self.ctf[rows],
+            multiplicity=None if self.multiplicity is None else self.multiplicity[rows],
+        )
+
 
 def read_raw(source: BlockSource, indices: np.ndarray) -> RawParticles:
     """Read the images of a block, and the weights of volumes."""
