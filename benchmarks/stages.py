@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_limits
 from versus_relion import SETS, BenchmarkSet, prepare
 
 from napari_autorefine import kernels
-from napari_autorefine.engine import expectation, half_job, insertion, iteration, loop, maximization
+from napari_autorefine.engine import expectation, half_job, insertion, loop, maximization
 from napari_autorefine.engine.problem import RefinementProblem, RefineOptions
 from napari_autorefine.engine.shifts import ShiftedImage
 from napari_autorefine.engine.slices import SliceTable
@@ -109,7 +109,7 @@ def watched() -> Stages:
     stages.watch(expectation, "with_priors", "selection")
     stages.watch(insertion, "add_rows", "sums per orientation")
     stages.watch(half_job, "prepare_block", "images")
-    stages.watch(iteration, "share_slices", "tables")
+    stages.watch(half_job, "share_slices", "tables")
     stages.watch(loop, "expected_accuracy", "expected accuracy")
     stages.watch(loop, "finish_sums", "symmetry")
     stages.watch(loop, "iterate_maps", "maps")

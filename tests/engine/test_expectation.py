@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -8,6 +9,7 @@ from oracles import half_sets, imaging, posterior, slices, tomo_sets
 
 from napari_autorefine.engine import expectation
 from napari_autorefine.model.geometry import euler_to_matrix
+from napari_autorefine.model.particles import Form
 
 # Beyond the disc the squared CTFs of premultiplied images are counted from a few directions.
 COUNT_TOLERANCE = 0.2
@@ -155,6 +157,21 @@ def test_threads_change_nothing(name: str) -> None:
     np.testing.assert_array_equal(first.statistics.noise, second.statistics.noise)
     np.testing.assert_array_equal(first.poses.origin_A, second.poses.origin_A)
     np.testing.assert_array_equal(first.poses.p_max, second.poses.p_max)
+
+
+@pytest.mark.parametrize("form", ["image", "volume", "tilt_stack"])
+def test_few_orientations_stand_for_a_posterior(form: Form) -> None:
+    case = half_sets.Case(form=form, is_local=True, n_particle=24, signal=0.3)
+    every, some = half_sets.run(case), half_sets.run(replace(case, most_representatives=16))
+    np.testing.assert_array_equal(every.poses.euler_deg, some.poses.euler_deg)
+    full, sampled = every.statistics, some.statistics
+    np.testing.assert_allclose(sampled.noise.sum(), full.noise.sum(), rtol=0.01)
+    np.testing.assert_allclose(sampled.scale_cross.sum(), full.scale_cross.sum(), rtol=0.05)
+    volumes = [found.accumulators.copy() for found in (every, some)]
+    np.testing.assert_allclose(volumes[1].weight.sum(), volumes[0].weight.sum(), rtol=1e-3)
+    assert not np.array_equal(volumes[1].weight, volumes[0].weight)
+    correlation = np.corrcoef(*(abs(volume.data).ravel() for volume in volumes))[0, 1]
+    assert correlation > 0.95
 
 
 def test_without_memory_for_tables_the_sums_are_the_same() -> None:

@@ -151,17 +151,17 @@ def test_the_noise_of_an_iteration_is_that_of_the_images() -> None:
 def test_representatives_of_a_flat_posterior_carry_its_whole_weight() -> None:
     rng = np.random.default_rng(5)
     weights = rng.dirichlet(np.ones(20000)).reshape(2000, 10).astype(np.float32)
-    chosen, own = second_pass._representatives(weights)
-    assert len(chosen) <= 512
+    chosen, own = second_pass._representatives(weights, 256)
+    assert 200 < len(chosen) <= 256
     assert np.all(np.diff(chosen) > 0)
     np.testing.assert_allclose(own.sum(), 1.0, rtol=1e-5)
     # A mean over the sample is the mean over all, here of the row number and of the column number.
     np.testing.assert_allclose(own.sum(axis=1) @ chosen, weights.sum(axis=1) @ np.arange(2000), rtol=5e-3)
-    np.testing.assert_allclose(own.sum(axis=0), weights.sum(axis=0), rtol=0.1)
+    np.testing.assert_allclose(own.sum(axis=0), weights.sum(axis=0), rtol=0.2)
 
 
 def test_a_sharp_posterior_represents_itself() -> None:
     weights = np.random.default_rng(6).uniform(size=(40, 7)).astype(np.float32)
-    chosen, own = second_pass._representatives(weights)
+    chosen, own = second_pass._representatives(weights, 40)
     np.testing.assert_array_equal(chosen, np.arange(40))
     np.testing.assert_array_equal(own, weights)

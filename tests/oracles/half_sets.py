@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from itertools import product
+from unittest import mock
 
 import numpy as np
 from oracles import imaging, phantoms, posterior, tomo_sets
 
+from napari_autorefine.engine import half_job
 from napari_autorefine.engine.context import SearchGrid
 from napari_autorefine.engine.grids import local_neighborhoods, make_orientation_grid
 from napari_autorefine.engine.iteration import HalfJob, IterationPlan, half_context, run_half
@@ -30,7 +32,11 @@ SIGMA2 = {"image": 1 / 300, "volume": 1 / 250000, "tilt_stack": 1 / 300}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """What differs between the tiny half-sets; ``is_flat``: offsets along z are only those of children."""
+    """What differs between the tiny half-sets.
+
+    ``is_flat``: offsets along z are only those of children. ``most_representatives``: orientations that stand for a
+    posterior, here all of them.
+    """
 
     is_premultiplied: bool = False
     is_cc: bool = False
@@ -57,6 +63,7 @@ class Case:
     diameter_A: float = DIAMETER_A
     signal: float = 1.0
     fraction: float = 1.0
+    most_representatives: int = 100_000
 
     @property
     def offset_dim(self) -> int:
@@ -238,7 +245,9 @@ def run(case: Case, data: Data | None = None) -> Found:
         sigma_angle_deg=sampling.sigma_angle_deg,
     )
     table = PoseTable.like(poses)
-    with Workers(case.threads) as workers:
+    names = ("_MOST_REPRESENTATIVES", "_MOST_LOCAL_REPRESENTATIVES")
+    few = mock.patch.multiple(half_job, **dict.fromkeys(names, case.most_representatives))
+    with few, Workers(case.threads) as workers:
         steps, events = run_half(job, table, workers, 0), []
         while True:
             try:

@@ -25,6 +25,7 @@ class SearchSettings:
     is_cc : correlation instead of likelihood, winner takes all
     fraction, max_significant : share of the weight, and number of coarse samples, that are refined
     most_rotations : coarse orientations of one particle that are refined at most
+    most_representatives : fine orientations that stand for a particle's posterior in map and residuals at most
     n_shell : shells of the reference grid
     sigma_tilt_deg : width of the prior on tilt angles, where particles have one
     """
@@ -33,6 +34,7 @@ class SearchSettings:
     fraction: float
     max_significant: int
     most_rotations: int
+    most_representatives: int
     n_shell: int
     sigma_tilt_deg: float = -1.0
 

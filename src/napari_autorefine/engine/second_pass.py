@@ -17,7 +17,6 @@ from napari_autorefine.engine.shifts import ShiftedImage
 from napari_autorefine.model.geometry import matrix_to_euler
 from napari_autorefine.xp import array_module, beside, to_host
 
-_MOST_REPRESENTATIVES = 512
 _HELD_SAMPLES, _LEAST_HELD = 4 << 20, 8  # samples of one particle's fine slices held at a time; slices at least
 
 
@@ -223,41 +222,36 @@ def _weighted_slices(
     """Residual moments and insertions of a particle, a part of its orientations at a time."""
     particle, whole = fine.particle, search.block.geometry.whole
     images, inverse_sigma2 = particle.images, particle.repeated(search.block.model.inverse_sigma2, whole)
-    chosen, weights = _representatives(found.weights)
-    cross, power = maximization.slice_moments(
-        fine.slices.of(found.rows[chosen]), fine.trials.only(found.columns), weights
-    )
+    chosen, weights = _representatives(found.weights, search.settings.most_representatives)
+    rows = found.rows[chosen]
+    cross, power = maximization.slice_moments(fine.slices.of(rows), fine.trials.only(found.columns), weights)
     masked, contrast = particle.of(images.masked, whole), particle.of(images.contrast, whole)
-    moments = maximization.moments(cross, power, masked, contrast, total=float(found.weights.sum()))
+    moments = maximization.moments(cross, power, masked, contrast, total=float(weights.sum()))
+    contribution = maximization.Contribution(
+        orientations=fine.orientations[rows],
+        matrices=fine.matrices[rows],
+        gain=particle.of(images.gain, whole) * inverse_sigma2,
+        weight=particle.of(images.weight, whole) * inverse_sigma2,
+        rows=whole.rows,
+    )
     trials = particle.shifts(whole).of(particle.of(images.unmasked, whole), fine.shifts[found.columns])
-    insertions: list[Insertion] = []
-    for part in _chunks(len(found.rows), fine.slices.n_sample):
-        rows = found.rows[part]
-        contribution = maximization.Contribution(
-            orientations=fine.orientations[rows],
-            matrices=fine.matrices[rows],
-            gain=particle.of(images.gain, whole) * inverse_sigma2,
-            weight=particle.of(images.weight, whole) * inverse_sigma2,
-            rows=whole.rows,
-        )
-        insertions += maximization.insertions(found.weights[part], trials, contribution)
-    return moments, tuple(insertions)
+    return moments, tuple(maximization.insertions(weights, trials, contribution))
 
 
-def _representatives(weights: Any) -> tuple[np.ndarray, Any]:
-    """Rows of a posterior (n_o, n_t) that stand for all in the residual statistics, with their weights.
+def _representatives(weights: Any, most: int) -> tuple[np.ndarray, Any]:
+    """At most so many rows of a posterior (n_o, n_t) that stand for all, ascending, and their weights.
 
-    Of a flat posterior a systematic sample of the orientations is taken, in proportion to their weight: means over it
-    are unbiased, and so many orientations of one image differ by far less than images do.
+    Where there are more, a systematic sample of the orientations is taken, in proportion to their weight: sums over it
+    are unbiased, and the sample of one particle differs from its posterior by far less than particles do from another.
     """
     n = len(weights)
-    if n <= _MOST_REPRESENTATIVES:
+    if n <= most:
         return np.arange(n), weights
     share = to_host(weights.sum(axis=1)).astype(np.float64)
     reached = np.cumsum(share)
-    marks = (np.arange(_MOST_REPRESENTATIVES) + 0.5) * (reached[-1] / _MOST_REPRESENTATIVES)
+    marks = (np.arange(most) + 0.5) * (reached[-1] / most)
     chosen, count = np.unique(np.minimum(np.searchsorted(reached, marks), n - 1), return_counts=True)
-    factor = count * (reached[-1] / _MOST_REPRESENTATIVES) / share[chosen]
+    factor = count * (reached[-1] / most) / share[chosen]
     own = weights[beside(chosen, weights)]
     return chosen, own * beside(factor.astype(np.float32), own)[:, None]
 
