@@ -14,11 +14,12 @@ from oracles import cupy_stand_in, half_sets, phantoms
 from oracles.cuda_on_host import COMPILER
 from oracles.half_sets import Case
 
-from napari_autorefine.cluster.cache import ImageCache
+from napari_autorefine.cluster.cache import ImageCache, WeightCache
 from napari_autorefine.cluster.half_work import HalfWork, chunk_size
 from napari_autorefine.cluster.members import Member, contract_of, devices_of, differences, greeter, misfit
 from napari_autorefine.cluster.wire import Chunk, Contract, Greeting, SessionLost, Step, added, lean_setup
 from napari_autorefine.cluster.worker import Session
+from napari_autorefine.engine import half_job
 from napari_autorefine.engine.half_search import work_order
 from napari_autorefine.engine.search_step import SearchStep
 from napari_autorefine.engine.source import cut_into_blocks
@@ -153,12 +154,16 @@ def machine(tmp_path: Path) -> Iterator[cupy_stand_in.Machine]:
         yield found
 
 
-def searched(contract: Contract, case: Case) -> tuple[half_sets.Found, Session, np.ndarray, np.ndarray]:
+def searched(
+    contract: Contract, case: Case, monkeypatch: pytest.MonkeyPatch
+) -> tuple[half_sets.Found, Session, np.ndarray, np.ndarray]:
     """Half-set 1 of the tiny set by a session, chunk by chunk, and its volume."""
     found = half_sets.run(case)
     work, step, _ = work_of(case, 1)
     session = Session(lean_setup(found.setup), contract)
     own = Step(plan=step.plan, sampling=step.sampling, poses=step.poses)
+    monkeypatch.setattr(half_job, "_MOST_REPRESENTATIVES", case.most_representatives)
+    monkeypatch.setattr(half_job, "_MOST_LOCAL_REPRESENTATIVES", case.most_representatives)
     assert session.begin((1, 1), own, step.models[0]) > 0
     eulers = np.full((16, 3), np.nan)
     for chunk in work.chunks.values():
@@ -176,17 +181,19 @@ def searched(contract: Contract, case: Case) -> tuple[half_sets.Found, Session, 
 
 @pytest.mark.parametrize("form", ["image", "volume", "tilt_stack"])
 @pytest.mark.parametrize("is_local", [False, True])
-def test_a_session_does_what_a_single_process_does(is_local: bool, form: Form) -> None:
-    found, session, eulers, data = searched(CONTRACT, Case(n_particle=16, is_local=is_local, form=form))
+def test_a_session_does_what_a_single_process_does(is_local: bool, form: Form, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, session, eulers, data = searched(CONTRACT, Case(n_particle=16, is_local=is_local, form=form), monkeypatch)
     np.testing.assert_array_equal(eulers[found.members], found.poses.euler_deg[found.members])
     np.testing.assert_allclose(data, found.accumulators.data, atol=1e-6 * np.abs(data).max())
     assert session.cache.n_read == len(found.members)
+    if form == "volume":
+        assert session.weights is not None and session.weights.volumes.n_read == len(found.members)
     session.close()
 
 
-def test_a_session_uses_its_own_gpus(machine: cupy_stand_in.Machine) -> None:
+def test_a_session_uses_its_own_gpus(machine: cupy_stand_in.Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     before = machine.used.get(0, 0)
-    found, session, eulers, data = searched(replace(CONTRACT, devices=(1,)), Case(n_particle=16))
+    found, session, eulers, data = searched(replace(CONTRACT, devices=(1,)), Case(n_particle=16), monkeypatch)
     np.testing.assert_allclose(eulers[found.members], found.poses.euler_deg[found.members], atol=1e-3)
     np.testing.assert_allclose(data, found.accumulators.data, atol=1e-5 * np.abs(data).max())
     assert machine.launches > 15 and machine.used.get(0, 0) == before
@@ -207,6 +214,26 @@ def test_images_are_read_once_as_long_as_there_is_room() -> None:
         np.testing.assert_array_equal(cache.read(order), images[order])
     cache.read_ahead(np.arange(10))
     assert sorted(asked[:6]) == list(range(6)) and set(asked[6:]) == {6, 7, 8, 9}
+
+
+@pytest.mark.parametrize("n_kind", [1, 2])
+def test_weights_of_volumes_are_read_once(n_kind: int) -> None:
+    volumes = np.random.default_rng(1).random((2, 6, 4, 4, 3)).astype(np.float32)
+    asked: list[int] = []
+
+    def read(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        asked.extend(indices.tolist())
+        return volumes[0][indices], volumes[1][indices] if n_kind == 2 else None
+
+    cache = WeightCache(read, limit_bytes=1 << 20)
+    for order in (np.array([4, 1]), np.array([1, 3, 4]), np.arange(6), np.arange(6)[::-1]):
+        squares, multiplicities = cache.read(order)
+        np.testing.assert_array_equal(squares, volumes[0][order])
+        if n_kind == 2:
+            np.testing.assert_array_equal(multiplicities, volumes[1][order])
+        else:
+            assert multiplicities is None
+    assert sorted(asked) == list(range(6))
 
 
 def test_stacks_of_several_images_keep_their_shapes() -> None:

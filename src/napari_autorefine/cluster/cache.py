@@ -1,4 +1,4 @@
-"""Images that a process has read, kept in its memory for the next iterations."""
+"""Images and weights of volumes that a process has read, kept in its memory for the next iterations."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from napari_autorefine.engine.problem import ReadImages
+from napari_autorefine.engine.problem import ReadImages, ReadWeights
 
 _AHEAD = 8
 
@@ -64,3 +64,22 @@ class ImageCache:
                     break
                 self._kept[row] = np.array(image)  # a copy, so that the block it came from can go
                 self._bytes += image.nbytes
+
+
+class WeightCache:
+    """Reads CTF and multiplicity volumes through a memory of limited size; safe between threads."""
+
+    def __init__(self, read: ReadWeights, limit_bytes: int) -> None:
+        self._read = read
+        self.volumes = ImageCache(self._together, limit_bytes)
+
+    def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the weights of particles, as the reader behind would."""
+        found = self.volumes.read(indices)
+        assert isinstance(found, np.ndarray)
+        return found[:, 0], found[:, 1] if found.shape[1] > 1 else None
+
+    def _together(self, indices: np.ndarray) -> np.ndarray:
+        """Return both kinds side by side, (n, 1 or 2, N, N, N // 2 + 1)."""
+        squares, multiplicities = self._read(indices)
+        return np.stack([squares] if multiplicities is None else [squares, multiplicities], axis=1)

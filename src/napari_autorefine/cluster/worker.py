@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from napari_autorefine.cluster.cache import ImageCache
+from napari_autorefine.cluster.cache import ImageCache, WeightCache
 from napari_autorefine.cluster.wire import CannotRead, Chunk, ChunkResult, Contract, Key, SessionLost, Step, added
 from napari_autorefine.engine.block import BlockResult
 from napari_autorefine.engine.half_search import HalfSearch
@@ -45,14 +45,21 @@ class Session:
     """One process's part in a run."""
 
     def __init__(self, setup: Setup, contract: Contract) -> None:
-        self.cache = ImageCache(setup.problem.read_images, contract.cache_bytes)
+        problem, data = setup.problem, setup.problem.tomogram_data
+        self.weights: WeightCache | None = None
+        room = contract.cache_bytes
+        if data is not None and data.read_weights is not None:
+            room //= 2  # they are as large as the volumes
+            self.weights = WeightCache(data.read_weights, room)
+            problem = replace(problem, tomogram_data=replace(data, read_weights=self.weights.read))
+        self.cache = ImageCache(problem.read_images, room)
         options = replace(
             setup.options,
             threads=contract.threads,
             devices=contract.devices,
             memory_bytes=min(setup.options.memory_bytes, contract.memory_bytes),
         )
-        self.setup = replace(setup, options=options, problem=replace(setup.problem, read_images=self.cache.read))
+        self.setup = replace(setup, options=options, problem=replace(problem, read_images=self.cache.read))
         self.lock = threading.RLock()
         self.is_stopped = False
         self._geometry: tuple[int, StepGeometry] | None = None
@@ -82,6 +89,8 @@ class Session:
     def search(self, key: Key, chunk: Chunk) -> ChunkResult:
         """Search a chunk and add its images to the half's Fourier volume."""
         self.cache.read_ahead(chunk.particles)  # while another chunk is searched
+        if self.weights is not None:
+            self.weights.volumes.read_ahead(chunk.particles)
         with self.lock:
             started = time.perf_counter()
             open_ = self._opened(key)
