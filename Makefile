@@ -3,7 +3,9 @@
 #   make demo    from simulated micrographs to a sharpened map and its report, in demo_output/
 #   make demo-sta  from simulated tilt series, by way of binning 4 and recentring, to a map and report at binning 2
 #   make test    run the tests
-#   make test-gpu  run those that need a GPU; CUDA=cuda13 where its driver is that new
+#   make test-gpu  run those that need a GPU; CUDA=cuda13 where its driver is that new, WHEELS=folder without a network,
+#                  GPU_PYTHON=python3 with the packages of that Python, nothing being installed
+#   make check-gpu  the same, and benchmarks/gpu.py: rates and a whole refinement
 #   make screenshots  make the pictures of docs/images in a window on a virtual screen (Debian: xvfb)
 #   make lint    ruff, mypy, import contracts
 #   make env     only make the environment
@@ -17,7 +19,7 @@ DEMO_OUTPUT ?= demo_output
 DEMO_STA_OUTPUT ?= demo_sta_output
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: env dev demo demo-sta test test-gpu screenshots lint format clean
+.PHONY: env dev demo demo-sta test test-gpu check-gpu screenshots lint format clean
 .DEFAULT_GOAL := test
 
 $(BIN)/python:
@@ -63,10 +65,30 @@ else
 	$(PYTEST) $(ARGS)
 endif
 
+# GPUs are often in machines without a network or a screen: what runs there needs little, and that from wheels if asked.
 CUDA ?= cuda12
-test-gpu: dev
-	$(PIP) install -q --only-binary=:all: --editable .[$(CUDA)]
-	MPLBACKEND=Agg $(BIN)/python -m pytest $(NO_QT) -m gpu $(ARGS)
+WHEELS ?=
+GPU_VENV := .venv-gpu
+GPU_PYTHON ?= $(GPU_VENV)/bin/python
+GPU_RUN = PYTHONPATH=src:$(PYTHONPATH) MPLBACKEND=Agg $(GPU_PYTHON)
+GPU_STAMP := $(GPU_VENV)/.installed-$(CUDA)
+GPU_NEEDS = $(if $(filter $(GPU_VENV)/bin/python,$(GPU_PYTHON)),$(GPU_STAMP))
+GPU_PACKAGES = $$($(GPU_VENV)/bin/python -c "import tomllib; file = tomllib.load(open('pyproject.toml', 'rb')); \
+	print(*file['dependency-groups']['gpu'], *file['project']['optional-dependencies']['$(CUDA)'])")
+
+$(GPU_STAMP): pyproject.toml
+	$(if $(PYTHON),$(PYTHON),python3) -m venv $(GPU_VENV)
+	$(GPU_VENV)/bin/python -m pip --disable-pip-version-check install -q --only-binary=:all: \
+	  $(if $(WHEELS),--no-index --find-links $(WHEELS)) $(GPU_PACKAGES)
+	@touch $@
+
+test-gpu: $(GPU_NEEDS)
+	@$(GPU_RUN) -c "import sys; from napari_autorefine.xp import gpu_count, has_cupy; gpu_count() or sys.exit( \
+	  'No GPU can be used here: ' + ('CuPy finds none.' if has_cupy() else 'CuPy is not installed.'))"
+	$(GPU_RUN) -m pytest -m gpu -W default -p no:cacheprovider tests/kernels tests/engine $(ARGS)
+
+check-gpu: test-gpu
+	$(GPU_RUN) benchmarks/gpu.py $(CHECK_ARGS)
 
 screenshots: dev
 	@command -v xvfb-run >/dev/null || { echo "xvfb-run is needed (Debian: apt-get install xvfb xauth)."; exit 1; }
@@ -83,5 +105,5 @@ format: dev
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) $(DEMO_OUTPUT) $(DEMO_STA_OUTPUT) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(GPU_VENV) $(DEMO_OUTPUT) $(DEMO_STA_OUTPUT) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

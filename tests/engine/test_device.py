@@ -15,8 +15,9 @@ from oracles.cuda_on_host import COMPILER
 from oracles.half_sets import Case, Found
 from oracles.tomo_sets import Files
 
+from napari_autorefine import xp
 from napari_autorefine.engine import device as device_module
-from napari_autorefine.engine import images
+from napari_autorefine.engine import images, slices
 from napari_autorefine.engine.block import BlockResult
 from napari_autorefine.engine.device_sums import DeviceSums, Weighted
 from napari_autorefine.engine.loop import refine
@@ -150,6 +151,42 @@ def test_a_fine_global_search_compares_parents_first_on_a_device_too(gpu: None) 
         for devices in ((0,), ())
     )
     assert_same_state(found, expected)
+
+
+@pytest.mark.parametrize("name", ["global", "volumes, parents first"])
+def test_scores_in_tf32_find_the_same_poses_to_its_precision(
+    machine: Machine, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    products: list[bool] = []
+    multiply = xp.product
+
+    def watched(a: object, b: object, *, fast: bool = False) -> object:
+        products.append(fast)
+        return multiply(a, b, fast=fast)
+
+    monkeypatch.setattr(slices, "product", watched)
+    case = replace(CASES[name], fraction=0.999)
+    found, expected = (half_sets.run(replace(case, devices=(0,), tf32=tf32)) for tf32 in (True, False))
+    assert any(products) and not machine.is_tf32
+    turns = [euler_to_matrix(one.poses.euler_deg) for one in (found, expected)]
+    np.testing.assert_allclose(*turns, atol=0.01)
+    assert not [event for event in found.events if isinstance(event, Message) and "TF32" in event.text]
+
+
+def test_fast_products_round_their_factors_and_nothing_else_does(machine: Machine) -> None:
+    a, b = (np.random.default_rng(i).standard_normal((40, 40)).astype(np.float32) for i in range(2))
+    there = [cupy_stand_in.CUPY.asarray(one) for one in (a, b)]
+    error = np.abs(xp.product(*there, fast=True).get() - a @ b).max()
+    assert 1e-4 < error < 5e-2
+    np.testing.assert_array_equal(xp.product(*there).get(), a @ b)
+    np.testing.assert_array_equal(xp.product(a, b, fast=True), a @ b)
+
+
+def test_tf32_that_would_lose_poses_is_not_used(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_module, "ranking_of_batch", lambda _: (0.9, 1.0))
+    found = half_sets.run(Case(devices=(0,), tf32=True))
+    assert_same(found, on_host(Case()))
+    assert any(isinstance(event, Message) and "only 90.0% of the weight" in event.text for event in found.events)
 
 
 @pytest.mark.parametrize("is_local", [False, True])

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import scipy.fft
 from oracles.cuda_on_host import compile_for_host, launch_on_host
+from oracles.cupy_names import ARRAY, TOP_LEVEL
 
 _UNLIMITED = 1 << 34
 
@@ -37,6 +38,7 @@ class Machine:
         self.total = _UNLIMITED
         self.used: dict[int, int] = {}
         self.peak = self.launches = self.failures = 0
+        self.is_tf32 = False
         self.folder = Path()
         self.lock = threading.RLock()
         self._local = threading.local()
@@ -83,6 +85,9 @@ class Device:
 
     def __exit__(self, *_: object) -> None:
         MACHINE.current = self._previous
+
+    def synchronize(self) -> None:
+        """Nothing is ever under way."""
 
 
 def _take(value: Any) -> Any:
@@ -141,8 +146,8 @@ class ndarray:
         return self.host.copy()
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
+        if name.startswith("__") or name not in ARRAY:
+            raise AttributeError(f"CuPy's arrays have no {name}")
         found = getattr(self.host, name)
         if callable(found):
             return lambda *arguments, **keywords: _apply(found, arguments, keywords)
@@ -187,11 +192,39 @@ def _binary(name: str) -> Callable[..., Any]:
     return method
 
 
-_ARITHMETIC = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift", "rshift")
+def _matmul(self: ndarray, other: Any) -> Any:
+    """A product of matrices; in TF32, when that is switched on, factors keep 10 of the 23 digits after the first."""
+    first, second = _take(self), _take(other)
+    if MACHINE.is_tf32 and first.ndim == second.ndim == 2 and first.dtype == np.float32:
+        first, second = (_rounded(factor) for factor in (first, second))
+    return _give(first @ second)
+
+
+def _rounded(factor: np.ndarray) -> np.ndarray:
+    bits = np.ascontiguousarray(factor).view(np.uint32)
+    return ((bits + np.uint32(1 << 12)) & np.uint32(0xFFFFE000)).view(np.float32)
+
+
+_ARITHMETIC = (
+    "add",
+    "sub",
+    "mul",
+    "truediv",
+    "floordiv",
+    "mod",
+    "pow",
+    "matmul",
+    "and",
+    "or",
+    "xor",
+    "lshift",
+    "rshift",
+)
 _NAMES = [f"__{prefix}{name}__" for name in _ARITHMETIC for prefix in ("", "r", "i")]
 _NAMES += [f"__{name}__" for name in ("lt", "le", "gt", "ge", "eq", "ne", "neg", "pos", "abs", "invert")]
 for _name in _NAMES:
     setattr(ndarray, _name, _binary(_name))
+ndarray.__matmul__ = _matmul  # type: ignore[attr-defined]
 
 
 def _apply(function: Callable[..., Any], arguments: Any, keywords: dict[str, Any]) -> Any:
@@ -236,6 +269,7 @@ class _Cupy(ModuleType):
 
     def __init__(self) -> None:
         super().__init__("cupy")
+        self.__version__ = "0"
         self.__spec__ = importlib.machinery.ModuleSpec("cupy", None)
         self.ndarray, self.asarray, self.searchsorted, self.RawModule = ndarray, _asarray, _searchsorted, RawModule
         names = {name: _device_function(getattr(scipy.fft, name)) for name in ("rfft2", "irfft2", "rfftn")}
@@ -244,12 +278,22 @@ class _Cupy(ModuleType):
         self.get_default_memory_pool = lambda: pool
         runtime = SimpleNamespace(
             getDeviceCount=lambda: len(MACHINE.names),
-            getDeviceProperties=lambda device: {"name": MACHINE.names[device].encode()},
+            getDeviceProperties=lambda device: {
+                "name": MACHINE.names[device].encode(),
+                "totalGlobalMem": MACHINE.total,
+                "major": 9,
+                "minor": 0,
+                "multiProcessorCount": 1,
+            },
+            driverGetVersion=lambda: 13000,
+            runtimeGetVersion=lambda: 12090,
             memGetInfo=lambda: (MACHINE.total - MACHINE.used.get(MACHINE.current, 0), MACHINE.total),
         )
         self.cuda = SimpleNamespace(Device=Device, runtime=runtime)
 
     def __getattr__(self, name: str) -> Any:
+        if name not in TOP_LEVEL:
+            raise AttributeError(f"CuPy has no {name}")
         found = getattr(np, name)
         return found if isinstance(found, type) else _device_function(found)
 
@@ -260,20 +304,27 @@ def _device_function(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 CUPY = _Cupy()
+_LINEAR_ALGEBRA = ModuleType("cupy._core._routines_linalg")  # where CuPy's switch for TF32 is
+_LINEAR_ALGEBRA.COMPUTE_TYPE_DEFAULT, _LINEAR_ALGEBRA.COMPUTE_TYPE_TF32 = 1, 7  # type: ignore[attr-defined]
+_LINEAR_ALGEBRA.set_compute_type = (  # type: ignore[attr-defined]
+    lambda dtype, kind: setattr(MACHINE, "is_tf32", dtype is np.float32 and kind == 7)
+)
+_MODULES: dict[str, ModuleType] = {"cupy": CUPY, _LINEAR_ALGEBRA.__name__: _LINEAR_ALGEBRA}
 
 
 @contextmanager
 def installed(folder: Path, *, n_device: int = 1, total_bytes: int = _UNLIMITED) -> Iterator[Machine]:
     """Make ``import cupy`` find the stand-in, with some devices of ``total_bytes`` memory each."""
-    previous = sys.modules.get("cupy")
-    sys.modules["cupy"] = CUPY
+    previous = {name: sys.modules.get(name) for name in _MODULES}
+    sys.modules.update(_MODULES)
     MACHINE.names = [f"Stand-in {i}" for i in range(n_device)]
     MACHINE.total, MACHINE.folder = total_bytes, folder
     MACHINE.peak = MACHINE.launches = MACHINE.failures = 0
     try:
         yield MACHINE
     finally:
-        if previous is None:
-            del sys.modules["cupy"]
-        else:
-            sys.modules["cupy"] = previous
+        for name, module in previous.items():
+            if module is None:
+                del sys.modules[name]
+            else:
+                sys.modules[name] = module

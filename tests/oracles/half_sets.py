@@ -49,6 +49,7 @@ class Case:
     is_plain: bool = False
     memory_bytes: int = 4 << 30
     devices: tuple[int, ...] = ()
+    tf32: bool = False
     n_particle: int = 8
     form: Form = "image"
     files: tomo_sets.Files = field(default_factory=tomo_sets.Files)
@@ -209,6 +210,7 @@ def run(case: Case, data: Data | None = None) -> Found:
         norm=case.has_norm and not case.is_plain,
         memory_bytes=case.memory_bytes,
         devices=case.devices,
+        tf32=case.tf32,
         zero_mask=case.zero_mask,
         sigma_tilt_deg=case.sigma_tilt_deg,
     )

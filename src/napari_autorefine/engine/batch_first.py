@@ -6,7 +6,7 @@ A batch is cut into parts whose slices fit into the room there is; of each part 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from napari_autorefine.engine.batch_weights import (
     keep,
     least_kept,
     only_winners,
+    ranking,
     relative_weights,
     significant,
 )
@@ -28,6 +29,8 @@ from napari_autorefine.engine.images import PreparedImages
 from napari_autorefine.engine.search import Search, SearchSettings
 from napari_autorefine.engine.slices import SharedSlices
 from napari_autorefine.xp import array_module, beside, to_host
+
+_N_RANKED = 16  # particles that are scored in both ways before TF32 is used
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,14 +72,14 @@ class Batch:
         return self.xp.repeat(weight, len(rows), axis=0)
 
 
-def make_batch(search: Search, grid: ResidentGrid, *, room: int, fast: bool = False) -> Batch:
+def make_batch(search: Search, grid: ResidentGrid, *, room: int) -> Batch:
     """Return a block as a batch; see ``Batch``."""
     block = search.block
     total = block.old_origin_A[:, None] + search.grid.shifts_A - block.origin_prior_A[:, None]
     priors = (-0.5 * (total**2).sum(axis=2) / block.half.sigma_offset_A**2).astype(np.float32)
     if search.settings.is_cc:
         priors[:] = 0.0
-    return Batch(search=search, grid=grid, room=room, fast=fast, priors=beside(priors, block.geometry.background))
+    return Batch(search=search, grid=grid, room=room, fast=False, priors=beside(priors, block.geometry.background))
 
 
 def can_be_batched(search: Search) -> bool:
@@ -158,6 +161,27 @@ def _whole_grid(batch: Batch, shared: SharedSlices, log_prior: np.ndarray, prior
     return FirstFound(
         rows=np.arange(len(own)), kept=kept, orientations=kept.positions, log_prior=of_rotation[kept.positions]
     )
+
+
+def ranking_of_batch(batch: Batch) -> tuple[float, float] | None:
+    """How scores in TF32 rank the samples of a few particles, see ``ranking``; None where there are no such scores."""
+    search, n = batch.search, _N_RANKED
+    if search.shared is None or search.settings.is_cc:
+        return None
+    block, table, shifts = search.block, search.shared.table, search.block.geometry.coarse_shifts
+    if search.shared.parents is not None:
+        table, shifts = search.shared.parents.table, block.geometry.screen_shifts
+    images = replace(
+        batch.images,
+        masked=batch.images.masked[:n],
+        contrast=batch.images.contrast[:n],
+        precision=None if batch.images.precision is None else batch.images.precision[:n],
+    )
+    exact, fast = (
+        table.scores(images, block.model, shifts, is_cc=False, fast=fast).transpose(1, 0, 2) + batch.priors[:n, None, :]
+        for fast in (False, True)
+    )
+    return ranking(exact, fast, search.settings.fraction)
 
 
 def _table_scores(batch: Batch, shared: SharedSlices) -> Any:

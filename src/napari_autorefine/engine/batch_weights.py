@@ -162,3 +162,27 @@ def representatives(weights: Any, most: int) -> tuple[Any, Any]:
     factor = xp.where(is_small, 1.0, marks * step / xp.where(share > 0, share, 1.0))
     own = xp.take_along_axis(factor, chosen, axis=1) * is_own
     return chosen, xp.take_along_axis(weights, chosen[:, :, None], axis=1) * own.astype(np.float32)[:, :, None]
+
+
+def ranking(exact: Any, fast: Any, fraction: float) -> tuple[float, float]:
+    """How well scores of low precision rank the samples of n particles.
+
+    Parameters
+    ----------
+    exact, fast : (n, n_rot, n_trans) log scores
+    fraction : share of the weight that is refined
+
+    Returns
+    -------
+    smallest share over particles of the exact weight on the samples that the fast scores would keep, and the share of
+    particles whose best sample is the same
+    """
+    xp = array_module(exact)
+    exact, fast = xp.ascontiguousarray(exact), xp.ascontiguousarray(fast)
+    n = len(exact)
+    is_same = exact.reshape(n, -1).argmax(axis=1) == fast.reshape(n, -1).argmax(axis=1)
+    weights, total, _ = relative_weights(fast.copy())
+    kept = significant(weights, least_kept(weights, total, fraction)) > 0
+    weights, total, _ = relative_weights(exact.copy())
+    share = (weights * kept).reshape(n, -1).sum(axis=1, dtype=np.float64) / total
+    return float(share.min()), float(is_same.mean())

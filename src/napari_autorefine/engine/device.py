@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from napari_autorefine.engine.batch_first import can_be_batched, make_batch
+from napari_autorefine.engine.batch_first import Batch, can_be_batched, make_batch, ranking_of_batch
 from napari_autorefine.engine.batch_pose import ResidentGrid
 from napari_autorefine.engine.batch_search import search_batch
 from napari_autorefine.engine.block import BlockResult, search_particles
@@ -49,6 +49,7 @@ from napari_autorefine.xp import (
 
 LARGEST_BATCH = 128
 _SUMS_SHARE, _TABLE_SHARE, _SLICE_SHARE, _BATCH_SHARE = 0.5, 0.25, 0.3, 0.5  # of the memory free at that moment
+_KEPT_SHARE = 0.99  # of a particle's weight must lie on what scores in TF32 would keep
 _ROOM_SHARE = 0.25  # the same, for slices of a batch and what is made from them
 
 
@@ -92,14 +93,15 @@ def resident_geometry(geometry: GroupGeometry, device: int) -> GroupGeometry:
         geometry,
         correction=None if geometry.correction is None else to_device(geometry.correction, device),
         background=to_device(geometry.background, device),
-        coarse_shifts=_resident_shifts(geometry.coarse_shifts, device),
-        screen_shifts=_resident_shifts(geometry.screen_shifts, device),
-        ring_shifts=None if geometry.ring_shifts is None else _resident_shifts(geometry.ring_shifts, device),
-        fine_shifts=_resident_shifts(geometry.fine_shifts, device),
+        coarse_shifts=resident_shifts(geometry.coarse_shifts, device),
+        screen_shifts=resident_shifts(geometry.screen_shifts, device),
+        ring_shifts=None if geometry.ring_shifts is None else resident_shifts(geometry.ring_shifts, device),
+        fine_shifts=resident_shifts(geometry.fine_shifts, device),
     )
 
 
-def _resident_shifts(basis: ShiftBasis, device: int) -> ShiftBasis:
+def resident_shifts(basis: ShiftBasis, device: int) -> ShiftBasis:
+    """Copy of trial shifts whose tables are on a device."""
     return replace(
         basis,
         ramps=None if basis.ramps is None else to_device(basis.ramps, device),
@@ -124,6 +126,7 @@ class DeviceHalf:
         self._grid: ResidentGrid | None = None
         self._room = 0
         self._is_together = True
+        self._is_fast: bool | None = None
         self._has_told_of_host = False
 
     def __enter__(self) -> DeviceHalf:
@@ -238,7 +241,8 @@ class DeviceHalf:
         search = make_search(self._job, indices, self._shared, raw)
         if self._sums is not None and self._is_together and can_be_batched(search):
             assert self._grid is not None
-            for found in search_batch(make_batch(search, self._grid, room=self._room), self._sums):
+            batch = make_batch(search, self._grid, room=self._room)
+            for found in search_batch(replace(batch, fast=self._can_be_fast(batch)), self._sums):
                 done.update({int(rows[i]): result for i, result in found.items()})
             return
         for row, result in zip(rows.tolist(), search_particles(search), strict=True):
@@ -250,6 +254,19 @@ class DeviceHalf:
             for entry in entries:
                 self._sums.add(search.block.geometry.index, entry)
             done[row] = replace(result, insertions=())
+
+    def _can_be_fast(self, batch: Batch) -> bool:
+        """Tell whether scores may be made in TF32: asked for, and tried on the first batch of the whole grid."""
+        if not self._host_job.setup.options.tf32:
+            return False
+        if self._is_fast is None:
+            found = ranking_of_batch(batch)
+            if found is not None:
+                self._is_fast = found[0] >= _KEPT_SHARE
+                if not self._is_fast:
+                    text = f"would refine poses with only {found[0]:.1%} of the weight of a particle in TF32"
+                    self._warn(f"{text}: scores are made in single precision")
+        return bool(self._is_fast)
 
     def _save_memory(self) -> bool:
         """Make the next try need less memory; False when nothing is left to save."""

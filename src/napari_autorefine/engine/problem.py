@@ -108,4 +108,5 @@ class RefineOptions:
     force_converge: bool = False
     threads: int = 1
     devices: tuple[int, ...] = ()
+    tf32: bool = False
     memory_bytes: int = 2 << 30

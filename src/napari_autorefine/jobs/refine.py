@@ -252,6 +252,7 @@ def engine_options(params: RefineParams, inputs: RefineInputs) -> tuple[RefineOp
         force_converge=params.force_converge,
         threads=params.threads or cores,
         devices=devices,
+        tf32=params.tf32,
     )
     return options, notes
 

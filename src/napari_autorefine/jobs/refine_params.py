@@ -240,6 +240,16 @@ class RefineParams(RefineClusterParams):
             bare_value="",
         ),
     ] = None
+    tf32: Annotated[
+        bool,
+        Param(
+            "Scores of low precision?",
+            "GPUs make the scores of the first pass of global searches in TF32, which is faster. Of every half-set the"
+            " first particles are scored in both ways; where TF32 would refine other poses it is not used.",
+            COMPUTE,
+            is_advanced=True,
+        ),
+    ] = False
     threads: Annotated[
         int | None, Param("Number of threads", "CPU threads; by default all cores.", RUNNING, flags=("j",), minimum=1)
     ] = None
