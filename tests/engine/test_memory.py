@@ -1,12 +1,21 @@
-"""Peak memory of the last iteration at 256 px, measured in a process of its own."""
+"""Memory: the peak of the last iteration at 256 px, in a process of its own; what is held as a search goes on."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from oracles import tomo_phantoms
+
+from napari_autorefine.engine import half_search, setup
+from napari_autorefine.engine.loop import refine
+from napari_autorefine.engine.problem import RefineOptions
+from napari_autorefine.model.particles import Form
 
 _SCRIPT = """
 import resource
@@ -54,3 +63,32 @@ def test_the_last_iteration_at_256_px_stays_below_6_gib() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 6 * 2**30
+
+
+@pytest.mark.parametrize("form", ["volume", "tilt_stack"])
+def test_what_is_held_does_not_grow_with_the_particles_of_tomograms_that_were_searched(
+    form: Form, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setup, "_BLOCK_PIXELS", 1)  # blocks of one particle
+    monkeypatch.setattr(half_search, "_WAITING_BYTES", 64 << 10)
+    options = RefineOptions(
+        particle_diameter_A=60.0, ini_high_A=16.0, healpix_order=0, offset_range_px=1.0, offset_step_px=1.0,
+        firstiter_cc=False, threads=1, max_iterations=1,
+    )  # fmt: skip
+    n = 160
+    problem = tomo_phantoms.simulate(form, n, noise=1.0).problem
+    held: list[int] = []
+
+    def read(index: np.ndarray) -> object:
+        held.append(tracemalloc.get_traced_memory()[0])
+        return problem.read_images(index)
+
+    tracemalloc.start()
+    try:
+        for _ in refine(replace(problem, read_images=read), options):  # type: ignore[arg-type]
+            pass
+    finally:
+        tracemalloc.stop()
+    second_half = held[-n // 2 :]
+    early, late = min(second_half[16:32]), min(second_half[-16:])
+    assert late - early < 128 << 10  # images or insertions of 48 particles have 700 kB and more

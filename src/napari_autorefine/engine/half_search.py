@@ -19,7 +19,7 @@ from napari_autorefine.engine.source import cut_into_blocks
 from napari_autorefine.engine.workers import Workers
 from napari_autorefine.events import Message
 
-_WAITING_BYTES = 192 << 20
+_WAITING_BYTES = 96 << 20
 
 
 class HalfSearch:

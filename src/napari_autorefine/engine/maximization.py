@@ -39,7 +39,7 @@ class Insertion:
     @property
     def nbytes(self) -> int:
         """Memory held."""
-        return int(self.values.nbytes)
+        return int(self.values.nbytes + self.sample_weight.nbytes + self.matrices.nbytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

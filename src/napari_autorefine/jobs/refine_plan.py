@@ -26,7 +26,7 @@ from napari_autorefine.jobs.refine_params import RefineParams
 from napari_autorefine.model.symmetry import point_group
 
 _BASE_BYTES = 250 << 20  # interpreter, libraries, compiled kernels
-_WAITING_BYTES = 192 << 20  # weighted images that wait to be added
+_WAITING_BYTES = 96 << 20  # weighted images that wait to be added
 _SEARCH, _MAXIMIZATION, _ONE_HALF = 32, 36, 20  # bytes per element of a Fourier volume
 _THREAD_SLABS = 3 * (32 << 20)
 _MAPS = 6
