@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -75,6 +77,39 @@ def zeros_on_device(shape: tuple[int, ...], dtype: Any, device: int) -> Any:
     cupy = importlib.import_module("cupy")
     with cupy.cuda.Device(device):
         return cupy.zeros(shape, dtype=dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """Arrays on their way to a GPU, None in place of those that there are not, and the mark behind them."""
+
+    arrays: tuple[Any, ...]
+    mark: Any
+
+
+def send_ahead(arrays: tuple[Any, ...], device: int) -> Sent:
+    """Begin to copy host arrays to GPU ``device`` beside what it is doing; see :func:`wait_for`."""
+    cupy = importlib.import_module("cupy")
+    with cupy.cuda.Device(device), _copies(device) as stream:
+        there = tuple(None if array is None else cupy.asarray(array) for array in arrays)
+        return Sent(there, stream.record())
+
+
+def wait_for(sent: Sent) -> tuple[Any, ...]:
+    """Return arrays that were sent ahead; the device, not the host, waits for them.
+
+    The caller keeps them until the device has finished with them: their memory goes to what is sent next.
+    """
+    importlib.import_module("cupy").cuda.get_current_stream().wait_event(sent.mark)
+    return sent.arrays
+
+
+@functools.cache
+def _copies(device: int) -> Any:
+    """Queue of copies to GPU ``device``, which does not wait for others."""
+    cupy = importlib.import_module("cupy")
+    with cupy.cuda.Device(device):
+        return cupy.cuda.Stream(non_blocking=True)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 from collections.abc import Iterator
 from dataclasses import fields, replace
@@ -17,14 +18,16 @@ from oracles.tomo_sets import Files
 
 from napari_autorefine import xp
 from napari_autorefine.engine import device as device_module
-from napari_autorefine.engine import images, slices
+from napari_autorefine.engine import device_team, images, resident_images, slices
 from napari_autorefine.engine.block import BlockResult
+from napari_autorefine.engine.device_images import Fetched
 from napari_autorefine.engine.device_sums import DeviceSums, Weighted
 from napari_autorefine.engine.loop import refine
 from napari_autorefine.engine.problem import RefinementProblem, RefineOptions
 from napari_autorefine.engine.reconstruction import complete_hermitian, reconstruct
+from napari_autorefine.engine.resident_images import ResidentImages
 from napari_autorefine.engine.state import Poses, RefinementState
-from napari_autorefine.events import Message
+from napari_autorefine.events import Message, Progress
 from napari_autorefine.model.geometry import euler_to_matrix
 from napari_autorefine.xp import gpu_count
 
@@ -192,7 +195,7 @@ def test_tf32_that_would_lose_poses_is_not_used(machine: Machine, monkeypatch: p
 @pytest.mark.parametrize("is_local", [False, True])
 def test_two_devices_share_the_blocks(machine: Machine, is_local: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     served = serving_devices(monkeypatch)
-    monkeypatch.setattr(device_module, "LARGEST_BATCH", 1)
+    monkeypatch.setattr(device_team, "LARGEST_BATCH", 1)
     case = Case(is_local=is_local, n_particle=16)
     assert_same(half_sets.run(replace(case, devices=(0, 1))), on_host(case))
     assert len(served) == 8 and set(served) == {0, 1}
@@ -204,11 +207,11 @@ def serving_devices(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     both = threading.Barrier(2)
     search = device_module.DeviceHalf.run
 
-    def run(self: device_module.DeviceHalf, indices: np.ndarray, raw: np.ndarray) -> BlockResult:
+    def run(self: device_module.DeviceHalf, fetched: Fetched) -> BlockResult:
         if self.device not in served:
             both.wait(timeout=60)
         served.append(self.device)
-        return search(self, indices, raw)
+        return search(self, fetched)
 
     monkeypatch.setattr(device_module.DeviceHalf, "run", run)
     return served
@@ -243,6 +246,7 @@ def test_without_enough_memory_batches_are_halved(
 ) -> None:
     monkeypatch.setattr(device_module, "batch_size", lambda *_, **__: 4)
     monkeypatch.setattr(device_module, "free_device_memory", lambda _: 1 << 34)  # someone else takes it later
+    monkeypatch.setattr(ResidentImages, "of", lambda *_: None)
     case = Case(is_local=is_local, n_particle=16)
     device_case = replace(case, devices=(0,))
     _, peak = peak_bytes(machine, device_case)
@@ -355,6 +359,70 @@ def test_iterations_on_a_device_are_those_of_the_host(gpu: None) -> None:
         assert_same_state(found, expected)
     options = replace(OPTIONS, devices=(0,), max_iterations=3)
     assert_same_state(iterations(options, local_start(states[-1]))[-1], local)
+
+
+def reading(counts: list[int]) -> RefinementProblem:
+    """A refinement that counts the images it reads."""
+    problem = images_of_two_groups()
+    read = problem.read_images
+
+    def counted(index: np.ndarray) -> np.ndarray:
+        counts.append(len(index))
+        found = read(index)
+        assert isinstance(found, np.ndarray)
+        return found
+
+    return replace(problem, read_images=counted)
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_images_are_sent_ahead_and_stay_where_they_fit(
+    machine: Machine, is_kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not is_kept:
+        monkeypatch.setattr(resident_images, "_KEPT_SHARE", 0.0)
+    counts: list[int] = []
+    events = refine(reading(counts), replace(OPTIONS, devices=(0,), max_iterations=2))
+    found = [event for event in events if isinstance(event, RefinementState)]
+    for own, expected in zip(found, refined_on_host()[0], strict=True):
+        assert_same_state(own, expected)
+    before = 16  # looked at for the noise before the first iteration
+    assert sum(counts) == before + (16 if is_kept else 32)
+    assert machine.sent == (4 if is_kept else 8)  # two optics groups in two half-sets
+
+
+def test_images_that_stay_make_room_when_memory_runs_out(machine: Machine) -> None:
+    iterations(replace(OPTIONS, devices=(0,)))
+    problem, counts = None, []
+    for event in refine(reading(counts), replace(OPTIONS, devices=(0,))):
+        if isinstance(event, RefinementState) and event.iteration == 1:
+            machine.total = machine.used[0] + 1000
+        if isinstance(event, RefinementState) and event.iteration == 2:
+            problem = event
+    assert problem is not None and machine.failures > 0
+    assert 48 <= sum(counts) <= 64  # read again in the second iteration
+    assert_same_state(problem, refined_on_host()[0][-1])
+
+
+def test_images_kept_on_a_gpu_do_not_travel_to_other_processes(machine: Machine) -> None:
+    resident = ResidentImages()
+    kept = resident.of(0, 0, np.zeros(4, np.int64), 8)
+    assert kept is not None
+    kept.put(np.array([2, 0]), np.stack([np.full((8, 8), n, np.float32) for n in (2, 0)]))
+    np.testing.assert_array_equal(kept.take(np.array([0, 2])).get()[:, 0, 0], [0, 2])
+    assert kept.has.tolist() == [True, False, True, False]
+    assert not pickle.loads(pickle.dumps(resident)).drop(0)
+    assert resident.drop(0) and not resident.drop(0)
+
+
+def test_a_search_that_is_left_leaves_no_thread_behind(machine: Machine) -> None:
+    before = threading.active_count()
+    events = refine(images_of_two_groups(), replace(OPTIONS, devices=(0,), threads=4))
+    for event in events:
+        if isinstance(event, Progress) and event.stage == "expectation":
+            break
+    events.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before
 
 
 def test_the_stand_in_refuses_what_cupy_refuses(machine: Machine) -> None:

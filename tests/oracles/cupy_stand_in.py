@@ -37,7 +37,7 @@ class Machine:
         self.names: list[str] = []
         self.total = _UNLIMITED
         self.used: dict[int, int] = {}
-        self.peak = self.launches = self.failures = 0
+        self.peak = self.launches = self.failures = self.sent = 0
         self.is_tf32 = False
         self.folder = Path()
         self.lock = threading.RLock()
@@ -88,6 +88,35 @@ class Device:
 
     def synchronize(self) -> None:
         """Nothing is ever under way."""
+
+
+class Event:
+    """``cupy.cuda.Event``: a mark in a queue of copies, and on which device."""
+
+    def __init__(self) -> None:
+        self.device = MACHINE.current
+
+
+class Stream:
+    """``cupy.cuda.Stream``; everything is done at once, and what is sent ahead is counted."""
+
+    def __init__(self, *, non_blocking: bool = False) -> None:
+        assert non_blocking
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def record(self) -> Event:
+        with MACHINE.lock:
+            MACHINE.sent += 1
+        return Event()
+
+    def wait_event(self, event: Event) -> None:
+        if event.device != MACHINE.current:
+            raise RuntimeError("cudaErrorInvalidResourceHandle: invalid resource handle")
 
 
 def _take(value: Any) -> Any:
@@ -289,7 +318,12 @@ class _Cupy(ModuleType):
             runtimeGetVersion=lambda: 12090,
             memGetInfo=lambda: (MACHINE.total - MACHINE.used.get(MACHINE.current, 0), MACHINE.total),
         )
-        self.cuda = SimpleNamespace(Device=Device, runtime=runtime)
+        self.cuda = SimpleNamespace(
+            Device=Device,
+            Stream=Stream,
+            get_current_stream=lambda: Stream(non_blocking=True),
+            runtime=runtime,
+        )
 
     def __getattr__(self, name: str) -> Any:
         if name not in TOP_LEVEL:
@@ -319,7 +353,7 @@ def installed(folder: Path, *, n_device: int = 1, total_bytes: int = _UNLIMITED)
     sys.modules.update(_MODULES)
     MACHINE.names = [f"Stand-in {i}" for i in range(n_device)]
     MACHINE.total, MACHINE.folder = total_bytes, folder
-    MACHINE.peak = MACHINE.launches = MACHINE.failures = 0
+    MACHINE.peak = MACHINE.launches = MACHINE.failures = MACHINE.sent = 0
     try:
         yield MACHINE
     finally:

@@ -9,11 +9,8 @@ the host.
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
@@ -26,6 +23,7 @@ from napari_autorefine.engine.batch_pose import ResidentGrid
 from napari_autorefine.engine.batch_search import search_batch
 from napari_autorefine.engine.block import BlockResult, search_particles
 from napari_autorefine.engine.context import GroupGeometry, HalfContext
+from napari_autorefine.engine.device_images import Fetched
 from napari_autorefine.engine.device_sums import DeviceSums
 from napari_autorefine.engine.half_job import HalfJob, block_result, make_search, matrix_source, shared_within
 from napari_autorefine.engine.insertion import OrientationTable
@@ -34,8 +32,7 @@ from napari_autorefine.engine.reconstruction import Accumulators
 from napari_autorefine.engine.second_pass import ParticleResult
 from napari_autorefine.engine.shifts import ShiftBasis
 from napari_autorefine.engine.slices import SharedSlices
-from napari_autorefine.engine.source import RawParticles, read_raw
-from napari_autorefine.engine.workers import Workers
+from napari_autorefine.engine.source import RawParticles
 from napari_autorefine.events import Message
 from napari_autorefine.xp import (
     free_device_memory,
@@ -130,9 +127,9 @@ class DeviceHalf:
         self._has_told_of_host = False
 
     def __enter__(self) -> DeviceHalf:
-        if not self._attempt(self._load):
+        if not self._attempt_without_images(self._load):
             self._warn("has too little free memory for the reference: its particles are searched on the CPU")
-        elif not self._attempt(self._make_sums):
+        elif not self._attempt_without_images(self._make_sums):
             self._warn("has too little free memory for the sums of images: these are kept in the computer's memory")
         if self._job is not None and not self._attempt(self._share):
             self._shared = shared_within(self._job, 0, in_turn)
@@ -145,18 +142,24 @@ class DeviceHalf:
         self._job, self._sums, self._shared, self._grid = None, None, {}, None
         release_device_memory(self.device)
 
-    def run(self, indices: np.ndarray, raw: RawParticles) -> BlockResult:
-        """Search a block of particles of one optics group; ``raw`` are their images."""
+    @property
+    def can_search(self) -> bool:
+        """Whether the device has room for the reference."""
+        return self._job is not None
+
+    def run(self, fetched: Fetched) -> BlockResult:
+        """Search a block of particles of one optics group."""
+        indices = fetched.indices
         done: dict[int, ParticleResult] = {}
         left = np.arange(len(indices))
         while self._job is not None and len(left):
             part = left[: self.batch]
-            is_done = self._attempt(self._search, part, indices[part], raw.only(part), done)
+            is_done = self._attempt(self._search, part, fetched, done)
             left = left[[row not in done for row in left.tolist()]]
             if not is_done and not self._save_memory():
                 break
         if len(left):
-            done.update(zip(left.tolist(), self._on_host(indices[left], raw.only(left)), strict=True))
+            done.update(zip(left.tolist(), self._on_host(indices[left], fetched.on_host(left)), strict=True))
         return block_result(self._host_job, indices, [done[row] for row in range(len(indices))])
 
     def finish(self, accumulators: Accumulators) -> None:
@@ -183,6 +186,10 @@ class DeviceHalf:
         # The error is gone here, and with it the arrays that its frames held.
         release_device_memory(self.device)
         return False
+
+    def _attempt_without_images(self, action: Callable[[], None]) -> bool:
+        """Do something on the device, if need be without the images that are kept there."""
+        return self._attempt(action) or (self._host_job.setup.resident.drop(self.device) and self._attempt(action))
 
     def _load(self) -> None:
         job = self._host_job
@@ -233,12 +240,10 @@ class DeviceHalf:
         self._room = int(_ROOM_SHARE * free)
         self.batch = min(batch_size(free, g, n_rot=n_rot, n_trans=n_trans, n_image=n_image) for g in job.geometries)
 
-    def _search(
-        self, rows: np.ndarray, indices: np.ndarray, raw: RawParticles, done: dict[int, ParticleResult]
-    ) -> None:
+    def _search(self, rows: np.ndarray, fetched: Fetched, done: dict[int, ParticleResult]) -> None:
         """Search particles on the device; those that are through are added to ``done`` under their rows."""
         assert self._job is not None
-        search = make_search(self._job, indices, self._shared, raw)
+        search = make_search(self._job, fetched.indices[rows], self._shared, fetched.on_device(rows))
         if self._sums is not None and self._is_together and can_be_batched(search):
             assert self._grid is not None
             batch = make_batch(search, self._grid, room=self._room)
@@ -270,6 +275,8 @@ class DeviceHalf:
 
     def _save_memory(self) -> bool:
         """Make the next try need less memory; False when nothing is left to save."""
+        if self._host_job.setup.resident.drop(self.device):
+            return True
         if self.batch > 1:
             self.batch //= 2
             self._room //= 2
@@ -283,7 +290,7 @@ class DeviceHalf:
             return True
         return False
 
-    def _on_host(self, indices: np.ndarray, raw: RawParticles) -> list[ParticleResult]:
+    def _on_host(self, indices: np.ndarray, raw: RawParticles | None) -> list[ParticleResult]:
         """Search particles on the host."""
         if self._job is not None and not self._has_told_of_host:
             self._has_told_of_host = True
@@ -311,60 +318,3 @@ def _on_host(entry: Insertion) -> Insertion:
         amounts=to_host(entry.amounts),
         sample_weight=to_host(entry.sample_weight),
     )
-
-
-class DeviceTeam:
-    """The GPUs that search one half-set: blocks go to whichever is free, results come back in the order of blocks."""
-
-    def __init__(self, job: HalfJob, accumulators: Accumulators, r2_max: float) -> None:
-        self._job = job
-        self._accumulators = accumulators
-        self._members = [DeviceHalf(device, job, accumulators, r2_max) for device in job.setup.options.devices]
-        self._free: queue.SimpleQueue[DeviceHalf] = queue.SimpleQueue()
-        self._own = threading.local()
-        self._stack = ExitStack()
-
-    def __enter__(self) -> DeviceTeam:
-        with ExitStack() as stack:
-            for member in self._members:
-                self._free.put(stack.enter_context(member))
-            self._threads = stack.enter_context(Workers(len(self._members)))
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.__exit__(kind, error, trace)
-
-    @property
-    def block_size(self) -> int:
-        """Particles per block: what the smallest member takes at once."""
-        largest = LARGEST_BATCH if not self._job.setup.is_of_tomograms else self._job.setup.block_size
-        return min(largest, *(member.batch for member in self._members))
-
-    def results(self, blocks: Sequence[np.ndarray], readers: Workers) -> Iterator[BlockResult]:
-        """Search blocks; their images are read ahead by the threads of ``readers``."""
-
-        def read(indices: np.ndarray) -> tuple[np.ndarray, RawParticles]:
-            return indices, read_raw(self._job.source, indices)
-
-        yield from self._threads.ordered(self._run, readers.ordered(read, blocks))
-
-    def notes(self) -> Iterator[Message]:
-        """Yield what there is to say about the devices since the last call."""
-        for member in self._members:
-            while member.notes:
-                yield member.notes.popleft()
-
-    def finish(self) -> None:
-        """Add what the devices have summed to the host's Fourier volume, device after device."""
-        for member in self._members:
-            member.finish(self._accumulators)
-
-    def _run(self, item: tuple[np.ndarray, RawParticles]) -> BlockResult:
-        """Search a block on the device of this thread: the first block a thread gets decides which one that is."""
-        if not hasattr(self._own, "member"):
-            self._own.member = self._free.get_nowait()
-        member: DeviceHalf = self._own.member
-        return member.run(*item)

@@ -10,7 +10,7 @@ from types import TracebackType
 import numpy as np
 
 from napari_autorefine.engine.block import BlockResult
-from napari_autorefine.engine.device import DeviceTeam
+from napari_autorefine.engine.device_team import DeviceTeam
 from napari_autorefine.engine.half_job import EDGE, HalfJob, matrix_source
 from napari_autorefine.engine.host_blocks import HostBlocks
 from napari_autorefine.engine.insertion import HalfSum, OrientationTable

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from napari_autorefine.engine.masking import circular_background, spherical_back
 from napari_autorefine.engine.mtf import mtf_deviation
 from napari_autorefine.engine.problem import RefinementProblem, RefineOptions
 from napari_autorefine.engine.randomness import random_halves
+from napari_autorefine.engine.resident_images import ResidentImages
 from napari_autorefine.engine.samples import fourier_samples
 from napari_autorefine.engine.shifts import shift_basis, tilt_basis
 from napari_autorefine.engine.tilt_stacks import TiltGeometry, tilt_geometry
@@ -39,6 +40,7 @@ class Setup:
     scale_group : (n,) int64 index into ``group_names``
     solvent : (N, N, N) float32 within [0, 1], 1 inside the particle
     tilts : how tilt stacks see their particles; None for images and volumes
+    resident : images that stay on GPUs
     """
 
     problem: RefinementProblem
@@ -50,6 +52,7 @@ class Setup:
     group_names: tuple[str, ...]
     solvent: np.ndarray
     tilts: TiltGeometry | None = None
+    resident: ResidentImages = field(default_factory=ResidentImages)
 
     @property
     def is_of_tomograms(self) -> bool:

@@ -12,7 +12,7 @@ from napari_autorefine.engine.setup import Setup
 from napari_autorefine.engine.state import Poses
 from napari_autorefine.engine.tilt_stacks import TiltGeometry
 from napari_autorefine.model.particles import Particles
-from napari_autorefine.xp import REAL
+from napari_autorefine.xp import REAL, beside
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,10 +69,14 @@ class RawParticles:
         if len(rows) and rows[-1] - rows[0] + 1 == len(rows):
             return self.part(slice(int(rows[0]), int(rows[-1]) + 1))
         return RawParticles(
-            images=[self.images[i] for i in rows] if isinstance(self.images, list) else self.images[rows],
-            ctf=None if self.ctf is None else self.ctf[rows],
-            multiplicity=None if self.multiplicity is None else self.multiplicity[rows],
+            images=[self.images[i] for i in rows] if isinstance(self.images, list) else _rows_of(self.images, rows),
+            ctf=None if self.ctf is None else _rows_of(self.ctf, rows),
+            multiplicity=None if self.multiplicity is None else _rows_of(self.multiplicity, rows),
         )
+
+
+def _rows_of(values: Any, rows: np.ndarray) -> Any:
+    return values[beside(rows, values)]
 
 
 def read_raw(source: BlockSource, indices: np.ndarray) -> RawParticles:
