@@ -87,8 +87,8 @@ test-gpu: $(GPU_NEEDS)
 	  'No GPU can be used here: ' + ('CuPy finds none.' if has_cupy() else 'CuPy is not installed.'))"
 	$(GPU_RUN) -m pytest -m gpu -W default -p no:cacheprovider tests/kernels tests/engine $(ARGS)
 
-check-gpu: test-gpu
-	$(GPU_RUN) benchmarks/gpu.py $(CHECK_ARGS)
+check-gpu: $(GPU_NEEDS)
+	@status=0; $(MAKE) test-gpu || status=$$?; $(GPU_RUN) benchmarks/gpu.py $(CHECK_ARGS) || status=$$?; exit $$status
 
 screenshots: dev
 	@command -v xvfb-run >/dev/null || { echo "xvfb-run is needed (Debian: apt-get install xvfb xauth)."; exit 1; }

@@ -19,13 +19,13 @@ from typing import Any, Literal
 import numpy as np
 
 from napari_autorefine.engine.batch_first import Batch, can_be_batched, make_batch, ranking_of_batch
-from napari_autorefine.engine.batch_pose import ResidentGrid
+from napari_autorefine.engine.batch_pose import ResidentGrid, kernel_matrices
 from napari_autorefine.engine.batch_search import search_batch
 from napari_autorefine.engine.block import BlockResult, search_particles
 from napari_autorefine.engine.context import GroupGeometry, HalfContext
 from napari_autorefine.engine.device_images import Fetched
 from napari_autorefine.engine.device_sums import DeviceSums
-from napari_autorefine.engine.half_job import HalfJob, block_result, make_search, matrix_source, shared_within
+from napari_autorefine.engine.half_job import HalfJob, block_result, make_search, shared_within
 from napari_autorefine.engine.insertion import OrientationTable
 from napari_autorefine.engine.maximization import Insertion
 from napari_autorefine.engine.reconstruction import Accumulators
@@ -169,9 +169,14 @@ class DeviceHalf:
             release_device_memory(self.device)
             job = self._host_job
             with on_device(self.device):
-                self._sums.insert_tables({g.index: matrix_source(g, job.grid) for g in job.geometries})
+                self._sums.insert_tables({g.index: partial(self._matrices, g.frequency_matrix) for g in job.geometries})
                 self._sums.add_to(accumulators)
             self._sums = None
+
+    def _matrices(self, frequency_matrix: np.ndarray, fine: np.ndarray) -> Any:
+        """Kernel matrices (n, 3, 3) of orientations of the fine grid."""
+        assert self._grid is not None
+        return kernel_matrices(self._grid.child_rotations(to_device(fine, self.device)), frequency_matrix)
 
     def _attempt(self, action: Callable[..., None], *arguments: Any) -> bool:
         """Do something on the device; False when its memory does not suffice."""

@@ -96,7 +96,7 @@ class DeviceSums:
         self.dc_data += entry.origin_value
         self.dc_weight += entry.origin_weight
 
-    def insert_tables(self, sampling_matrices: dict[int, Callable[[np.ndarray], np.ndarray]]) -> None:
+    def insert_tables(self, sampling_matrices: dict[int, Callable[[np.ndarray], Any]]) -> None:
         """Insert the tables; ``sampling_matrices`` maps fine orientations to kernel matrices."""
         for group, table in self.tables.items():
             touched = to_host(table.touched)
