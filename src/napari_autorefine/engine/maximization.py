@@ -9,7 +9,7 @@ import numpy as np
 
 from napari_autorefine.engine.shifts import ShiftedImage
 from napari_autorefine.kernels.moments import mean_power
-from napari_autorefine.xp import array_module, to_host
+from napari_autorefine.xp import array_module
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,22 +62,6 @@ class Contribution:
     rows: np.ndarray
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Moments:
-    """Residual statistics of one particle, per sample.
-
-    Attributes
-    ----------
-    residual : (n_sample,) float32, sum w |C P - X_t|^2
-    cross : (n_sample,) float32, sum w Re(conj(P) X_t), without contrast
-    power : (n_sample,) float32, sum w |P|^2, without contrast
-    """
-
-    residual: np.ndarray
-    cross: np.ndarray
-    power: np.ndarray
-
-
 def slice_moments(slices: Any, trials: ShiftedImage, weights: Any) -> tuple[Any, Any]:
     """Sum w Re(conj(P) X_t) and w |P|^2 over orientations and shifts, (K,) each.
 
@@ -88,20 +72,6 @@ def slice_moments(slices: Any, trials: ShiftedImage, weights: Any) -> tuple[Any,
     weights : (n_o, n_t) posterior
     """
     return trials.correlation(slices, weights), mean_power(slices, weights.sum(axis=1))
-
-
-def moments(cross: Any, power: Any, masked: Any, contrast: Any, *, total: float) -> Moments:
-    """Residual statistics from summed slice moments.
-
-    Parameters
-    ----------
-    cross, power : (K,), see ``slice_moments``
-    masked : (K,) complex64 image
-    contrast : (K,) float32
-    total : sum of the posterior weights used
-    """
-    residual = np.float32(total) * (masked.real**2 + masked.imag**2) - 2.0 * contrast * cross + contrast**2 * power
-    return Moments(residual=to_host(residual), cross=to_host(cross), power=to_host(power))
 
 
 def insertions(weights: Any, trials: ShiftedImage, contribution: Contribution) -> list[Insertion]:

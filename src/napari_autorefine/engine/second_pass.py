@@ -12,7 +12,8 @@ from napari_autorefine.engine.expectation import Posterior, Significant
 from napari_autorefine.engine.grids import N_CHILD
 from napari_autorefine.engine.maximization import Insertion
 from napari_autorefine.engine.mean_pose import mean_pose
-from napari_autorefine.engine.search import Block, Candidates, Measured, Search, log_shift_prior
+from napari_autorefine.engine.particle_sums import ParticleSums, particle_sums
+from napari_autorefine.engine.search import Candidates, Measured, Search, log_shift_prior
 from napari_autorefine.engine.shifts import ShiftedImage
 from napari_autorefine.model.geometry import matrix_to_euler
 from napari_autorefine.xp import array_module, beside, to_host
@@ -167,12 +168,9 @@ def _fine_pass(search: Search, i: int, candidates: Candidates, kept: Significant
 def _sums(search: Search, i: int, fine: FinePass, found: Posterior) -> ParticleResult:
     """Sum what one particle contributes under its posterior."""
     block, geometry, particle = search.block, search.block.geometry, fine.particle
-    moments, insertions = _weighted_slices(search, i, fine, found)
-    shell = particle.repeated(geometry.model_shell, geometry.whole)
-    noise = _per_shell(search, shell, moments.residual)
-    noise += _per_shell(search, geometry.outer_shell, particle.images.outer_power[particle.rows].sum(axis=0))
-    own_ctf = to_host(particle.of(particle.images.model_ctf, geometry.whole)) * block.intensity[i]
-    use = block.half.use_for_scale[shell] * own_ctf
+    sums, insertions = _weighted_slices(search, i, fine, found)
+    outer_power = particle.images.outer_power[particle.rows].sum(axis=0)
+    noise = sums.noise + _per_shell(search, geometry.outer_shell, outer_power)
     weights = to_host(found.weights)
     column_weight = weights.sum(axis=0, dtype=np.float64)
     total_A = block.old_origin_A[i] + search.grid.fine_shifts_A.reshape(-1, search.grid.fine_shifts_A.shape[-1])
@@ -188,14 +186,14 @@ def _sums(search: Search, i: int, fine: FinePass, found: Posterior) -> ParticleR
         euler_deg=matrix_to_euler(rotation),
         origin_A=origin_A,
         p_max=found.p_max,
-        log_likelihood=_log_likelihood(search, fine, found),
+        log_likelihood=_log_likelihood(search, fine, found, sums.power),
         n_significant=fine.count,
         norm_power=float(noise.sum()),
         noise=noise,
         count=_noise_count(search, particle),
-        scale_cross=float((use * moments.cross).sum(dtype=np.float64)),
-        scale_power=float((use * own_ctf * moments.power).sum(dtype=np.float64)),
-        intensity_sums=_intensity_sums(block, i, fine, moments),
+        scale_cross=sums.scale[0],
+        scale_power=sums.scale[1],
+        intensity_sums=sums.intensity,
         offset_square=float(column_weight @ (deviation**2).sum(axis=1)),
         weight=float(column_weight.sum()),
         directions=fine.directions[found.rows],
@@ -218,15 +216,15 @@ def _noise_count(search: Search, particle: Measured) -> np.ndarray:
 
 def _weighted_slices(
     search: Search, i: int, fine: FinePass, found: Posterior
-) -> tuple[maximization.Moments, tuple[Insertion, ...]]:
-    """Residual moments and insertions of a particle, a part of its orientations at a time."""
+) -> tuple[ParticleSums, tuple[Insertion, ...]]:
+    """Residual statistics and insertions of a particle."""
     particle, whole = fine.particle, search.block.geometry.whole
     images, inverse_sigma2 = particle.images, particle.repeated(search.block.model.inverse_sigma2, whole)
     chosen, weights = _representatives(found.weights, search.settings.most_representatives)
     rows = found.rows[chosen]
     cross, power = maximization.slice_moments(fine.slices.of(rows), fine.trials.only(found.columns), weights)
-    masked, contrast = particle.of(images.masked, whole), particle.of(images.contrast, whole)
-    moments = maximization.moments(cross, power, masked, contrast, total=float(weights.sum()))
+    total, intensity = float(weights.sum()), float(search.block.intensity[i])
+    sums = particle_sums(particle, cross, power, total=total, intensity=intensity, n_shell=search.settings.n_shell)
     contribution = maximization.Contribution(
         orientations=fine.orientations[rows],
         matrices=fine.matrices[rows],
@@ -235,7 +233,7 @@ def _weighted_slices(
         rows=whole.rows,
     )
     trials = particle.shifts(whole).of(particle.of(images.unmasked, whole), fine.shifts[found.columns])
-    return moments, tuple(maximization.insertions(weights, trials, contribution))
+    return sums, tuple(maximization.insertions(weights, trials, contribution))
 
 
 def _representatives(weights: Any, most: int) -> tuple[np.ndarray, Any]:
@@ -256,26 +254,8 @@ def _representatives(weights: Any, most: int) -> tuple[np.ndarray, Any]:
     return chosen, own * beside(factor.astype(np.float32), own)[:, None]
 
 
-def _intensity_sums(block: Block, i: int, fine: FinePass, moments: maximization.Moments) -> tuple[float, float]:
-    """Likelihood of a particle's intensity relative to its group, see ``intensity.shrunken_intensities``.
-
-    It is that of the compared samples between the shells that the halves share and the current resolution: intensities
-    tell particles from empty or foreign images there, while at low frequencies everything looks alike.
-    """
-    particle, whole = fine.particle, block.geometry.whole
-    shell = particle.repeated(block.geometry.model_shell, whole)
-    use = block.half.use_for_intensity[shell] * to_host(particle.score_weight(whole))
-    group_contrast = to_host(particle.of(particle.images.contrast, whole)) / block.intensity[i]
-    cross = float((use * group_contrast * moments.cross).sum(dtype=np.float64))
-    power = float((use * group_contrast**2 * moments.power).sum(dtype=np.float64))
-    return cross, power
-
-
-def _log_likelihood(search: Search, fine: FinePass, found: Posterior) -> float:
+def _log_likelihood(search: Search, fine: FinePass, found: Posterior, power: float) -> float:
     """Log-likelihood contribution of a particle; the correlation itself in a correlation iteration."""
     if search.settings.is_cc:
         return found.log_evidence
-    particle, whole = fine.particle, search.block.geometry.whole
-    masked = particle.of(particle.images.masked, whole)
-    power = float((particle.score_weight(whole) * (masked.real**2 + masked.imag**2)).sum(dtype=np.float64))
-    return found.log_evidence - 0.5 * power - particle.n_image * search.block.model.log_noise
+    return found.log_evidence - 0.5 * power - fine.particle.n_image * search.block.model.log_noise
