@@ -391,6 +391,14 @@ def test_images_are_sent_ahead_and_stay_where_they_fit(
     assert machine.sent == (4 if is_kept else 8)  # two optics groups in two half-sets
 
 
+def test_after_a_run_no_images_stay(machine: Machine) -> None:
+    iterations(replace(OPTIONS, devices=(0,)))
+    before = machine.used[0]
+    for _ in range(2):
+        iterations(replace(OPTIONS, devices=(0,)))
+    assert machine.used[0] == before
+
+
 def test_images_that_stay_make_room_when_memory_runs_out(machine: Machine) -> None:
     iterations(replace(OPTIONS, devices=(0,)))
     problem, counts = None, []

@@ -85,7 +85,7 @@ def _refine(
     problem: RefinementProblem, options: RefineOptions, resume: RefinementState | None, crew: Crew | None
 ) -> Generator[Event | RefinementState, None, None]:
     setup = prepare_setup(problem, options)
-    with Workers(options.threads) as workers:
+    with Workers(options.threads) as workers, setup.resident:
         state = resume
         if state is None:
             state = yield from initial_state(setup, workers)

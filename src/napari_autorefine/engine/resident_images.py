@@ -7,7 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from napari_autorefine.xp import beside, free_device_memory, is_out_of_memory, zeros_on_device
+from napari_autorefine.xp import (
+    beside,
+    free_device_memory,
+    is_out_of_memory,
+    release_device_memory,
+    zeros_on_device,
+)
 
 _KEPT_SHARE = 0.3  # of the memory free at that moment
 
@@ -49,11 +55,20 @@ class KeptImages:
 
 
 class ResidentImages:
-    """The images that a run keeps on its GPUs; empty again in a copy that was sent to another process."""
+    """The images that a run keeps on its GPUs; a context manager, empty in a copy that was sent to another process."""
 
     def __init__(self) -> None:
         self._kept: dict[tuple[int, int], KeptImages | None] = {}
         self._lock = threading.Lock()
+
+    def __enter__(self) -> ResidentImages:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for device in {device for device, _ in self._kept}:
+            self.drop(device)
+            release_device_memory(device)
+        self._kept.clear()
 
     def __reduce__(self) -> tuple[type[ResidentImages], tuple[()]]:
         return ResidentImages, ()
