@@ -60,6 +60,38 @@ def test_it_equals_the_oracle(dim: int, factor: float, r2_max: float, has_own_we
     np.testing.assert_allclose(found[1], expected[1], atol=3e-5)
 
 
+@pytest.mark.parametrize("slices", [np.complex64, np.complex128])
+@pytest.mark.parametrize("cells", [np.complex64, np.complex128])
+def test_cells_and_slices_may_be_of_double_precision(cells: type, slices: type) -> None:
+    given = case(n_rot=40, has_own_weights=True)
+    samples, weights = oracle.frequencies(given.rows), given.amounts[:, None] * given.sample_weight
+    expected = oracle.backproject(SHAPE, given.matrices, given.values, weights, samples, 64.7)
+    data, weight = np.zeros(SHAPE, dtype=cells), np.zeros(SHAPE, dtype=cells(0).real.dtype)
+    arrays = (given.values.astype(slices), given.amounts, given.sample_weight.astype(slices(0).real.dtype))
+    backproject(data, weight, given.matrices, *arrays, given.rows, 64.7, 0, SHAPE[0])
+    np.testing.assert_allclose(data, expected[0], atol=3e-4)
+    np.testing.assert_allclose(weight, expected[1], atol=3e-4)
+
+
+@pytest.mark.parametrize("slices", [np.complex64, np.complex128])
+def test_rounded_sums_of_double_precision_do_not_depend_on_how_slices_are_shared_out(slices: type) -> None:
+    given = case(n_rot=40)
+
+    def summed(parts: list[range], cells: type) -> np.ndarray:
+        total = np.zeros(SHAPE, dtype=cells)
+        for part in parts:
+            data, weight = np.zeros(SHAPE, dtype=cells), np.zeros(SHAPE, dtype=cells(0).real.dtype)
+            own = list(part)
+            arrays = (given.matrices[own], given.values[own].astype(slices), given.amounts[own], given.sample_weight)
+            backproject(data, weight, *arrays, given.rows, 64.7, 0, SHAPE[0])
+            total += data
+        return total.astype(np.complex64)
+
+    shares = [range(0, 40, 3), range(1, 40, 3), range(2, 40, 3)]
+    np.testing.assert_array_equal(summed([range(40)], np.complex128), summed(shares, np.complex128))
+    assert np.any(summed([range(40)], np.complex64) != summed(shares, np.complex64))
+
+
 @pytest.mark.parametrize(("dim", "factor"), [(2, 1.0), (2, 1.31), (2, 2.0), (3, 2.0)])
 def test_it_is_the_adjoint_of_extraction(dim: int, factor: float) -> None:
     given = case(dim, factor, n_rot=30)

@@ -47,7 +47,6 @@ class HalfWork:
         self._members = work_order(setup.members(key[1]), step.poses.euler_deg, is_local=step.sampling.is_local)
         self._optics_index = setup.problem.particles.optics_index
         self._block_size = setup.block_size
-        self._block_size = setup.block_size
         self._tally = HalfTally(setup, step.models[key[1] - 1].norm_average, n_dir=n_dir, table=table)
         self.chunks: dict[int, Chunk] = {}
         self.waiting: list[int] = []
@@ -122,6 +121,7 @@ class HalfWork:
     def finish(self) -> tuple[Any, Accumulators]:
         """Return statistics and sums once everything is there."""
         assert self.sums is not None
+        self.sums.round()
         assert self._taken == len(self.chunks)
         self._table.level_intensity(self._members, is_estimated=self._is_estimated)
         return self._tally.statistics, self.sums

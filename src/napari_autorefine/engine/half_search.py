@@ -71,7 +71,7 @@ class HalfSearch:
             yield self._host.notes.popleft()
 
     def finish(self) -> Accumulators:
-        """Return the Fourier volume of everything searched; nothing can be searched afterwards."""
+        """Return the Fourier volume of everything searched, not yet rounded; nothing can be searched afterwards."""
         job = self._job
         accumulators = self._sum.finish({g.index: matrix_source(g, job.grid) for g in job.geometries})
         if self._team is not None:
@@ -104,7 +104,11 @@ def work_order(members: np.ndarray, euler_deg: np.ndarray, *, is_local: bool) ->
 def _half_sum(job: HalfJob, workers: Workers) -> HalfSum:
     setup = job.setup
     accumulators = Accumulators.zeros(
-        setup.box_size, pad=setup.options.pad, r_max=job.plan.current_size / 2, data_dim=setup.data_dim
+        setup.box_size,
+        pad=setup.options.pad,
+        r_max=job.plan.current_size / 2,
+        data_dim=setup.data_dim,
+        is_double=not setup.options.devices,  # devices add in an order of their own
     )
     budget = setup.options.memory_bytes // (4 * len(job.geometries))
     tables = {}

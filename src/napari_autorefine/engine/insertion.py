@@ -2,7 +2,8 @@
 
 Blocks hand over their insertions in block order. They wait until enough memory is used, then threads add them at once,
 each to planes (or orientations) of its own, so that every voxel sees the same additions in the same order. In global
-searches images are first summed per grid orientation, and each orientation is inserted once at the end.
+searches images are first summed per grid orientation, and each orientation is inserted once at the end. Sums are of
+double precision, so that they are the same, once they are rounded, when several processes have a part of them each.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from napari_autorefine.engine.reconstruction import Accumulators
 from napari_autorefine.kernels import backproject
 from napari_autorefine.kernels.table import add_rows
 
+_ROWS_AT_ONCE = 1024  # of a table; a multiple of the slices that are added together
+
 Run = Callable[[Callable[[slice], None], Sequence[slice]], None]
 
 
@@ -28,8 +31,8 @@ class OrientationTable:
 
     Attributes
     ----------
-    values : (n_orientation, n_sample) complex64
-    weights : (n_orientation, n_sample) float32
+    values : (n_orientation, n_sample) complex128; complex64 on devices
+    weights : (n_orientation, n_sample) float64; float32 on devices
     touched : (n_orientation,) bool
     """
 
@@ -42,15 +45,15 @@ class OrientationTable:
     def zeros(cls, n_orientation: int, n_sample: int, rows: np.ndarray) -> OrientationTable:
         """Empty table."""
         return cls(
-            values=np.zeros((n_orientation, n_sample), dtype=np.complex64),
-            weights=np.zeros((n_orientation, n_sample), dtype=np.float32),
+            values=np.zeros((n_orientation, n_sample), dtype=np.complex128),
+            weights=np.zeros((n_orientation, n_sample), dtype=np.float64),
             touched=np.zeros(n_orientation, dtype=bool),
             rows=rows,
         )
 
     @staticmethod
     def nbytes(n_orientation: int, n_sample: int) -> int:
-        """Memory of such a table."""
+        """Memory of such a table in single precision."""
         return 12 * n_orientation * n_sample
 
 
@@ -101,12 +104,12 @@ class HalfSum:
         """Insert what waits and the tables; ``sampling_matrices`` maps fine orientations to kernel matrices."""
         self.flush()
         for group, table in self.tables.items():
-            used = np.flatnonzero(table.touched)
-            matrices = sampling_matrices[group](used)
-            if len(used):
+            touched = np.flatnonzero(table.touched)
+            for start in range(0, len(touched), _ROWS_AT_ONCE):
+                used = touched[start : start + _ROWS_AT_ONCE]
                 summed = Insertion(
                     orientations=used,
-                    matrices=matrices,
+                    matrices=sampling_matrices[group](used),
                     values=table.values[used],
                     amounts=np.ones(len(used), dtype=np.float32),
                     sample_weight=table.weights[used],
@@ -133,7 +136,7 @@ class HalfSum:
 def _add_to_table(table: OrientationTable, entries: list[Insertion], part: slice) -> None:
     for entry in entries:
         add_rows(
-            table.values.view(np.float32), table.weights, table.touched, entry.orientations,
+            table.values.view(table.weights.dtype), table.weights, table.touched, entry.orientations,
             entry.values.view(np.float32), entry.amounts, entry.sample_weight, part.start, part.stop,
         )  # fmt: skip
 

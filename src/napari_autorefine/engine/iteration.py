@@ -157,5 +157,6 @@ def run_half(
             yield from search.notes()
             yield Progress(stage="expectation", done=done, total=total, iteration=job.plan.iteration)
         accumulators = search.finish()
+    accumulators.round()
     table.level_intensity(members, is_estimated=options.particle_scale and not job.plan.is_cc)
     return tally.statistics, accumulators

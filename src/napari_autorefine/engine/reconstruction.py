@@ -41,8 +41,9 @@ class Accumulators:
 
     Attributes
     ----------
-    data : (2 R + 1, 2 R + 1, R + 2) complex64, element [z + R, y + R, x], layout of ``PaddedReference``
-    weight : the same shape, float32
+    data : (2 R + 1, 2 R + 1, R + 2) complex64, element [z + R, y + R, x], layout of ``PaddedReference``; complex128
+        until ``round`` where the order of additions must not matter
+    weight : the same shape, float32; float64 with complex128
     pad, r_max, box_size : as in ``PaddedReference``
     data_dim : 2 for images, 3 for subtomograms
     dc_data, dc_weight : sums of the origin sample, kept in double precision until ``complete_hermitian``
@@ -58,13 +59,15 @@ class Accumulators:
     dc_weight: float = 0.0
 
     @classmethod
-    def zeros(cls, box_size: int, *, pad: int, r_max: float, data_dim: int = 2) -> Accumulators:
+    def zeros(
+        cls, box_size: int, *, pad: int, r_max: float, data_dim: int = 2, is_double: bool = False
+    ) -> Accumulators:
         """Return empty sums for a map of ``box_size`` up to frequency index ``r_max``."""
         radius = array_radius(pad, r_max)
         shape = (2 * radius + 1, 2 * radius + 1, radius + 2)
         return cls(
-            data=np.zeros(shape, dtype=np.complex64),
-            weight=np.zeros(shape, dtype=np.float32),
+            data=np.zeros(shape, dtype=np.complex128 if is_double else np.complex64),
+            weight=np.zeros(shape, dtype=np.float64 if is_double else np.float32),
             pad=pad,
             r_max=r_max,
             box_size=box_size,
@@ -97,6 +100,11 @@ class Accumulators:
         self.weight += other.weight
         self.dc_data += other.dc_data
         self.dc_weight += other.dc_weight
+
+    def round(self) -> None:
+        """Round the sums to single precision: from then on they are only read as a whole."""
+        self.weight = self.weight.astype(np.float32, copy=False)
+        self.data = self.data.astype(np.complex64, copy=False)
 
     def copy(self) -> Accumulators:
         """Return independent sums with the same values."""

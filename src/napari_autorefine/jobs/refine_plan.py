@@ -27,7 +27,8 @@ from napari_autorefine.model.symmetry import point_group
 
 _BASE_BYTES = 250 << 20  # interpreter, libraries, compiled kernels
 _WAITING_BYTES = 96 << 20  # weighted images that wait to be added
-_SEARCH, _MAXIMIZATION, _ONE_HALF = 32, 36, 20  # bytes per element of a Fourier volume
+_SEARCH, _MAXIMIZATION, _ONE_HALF = 44, 36, 20  # bytes per element of a Fourier volume
+_DEVICE_SEARCH = 32  # where sums are of single precision
 _THREAD_SLABS = 3 * (32 << 20)
 _MAPS = 6
 _BLOCK = 16
@@ -77,10 +78,11 @@ def make_plan(params: RefineParams, inputs: RefineInputs, options: RefineOptions
     threads = options.threads * (_BLOCK * 100 * box**2 + _THREAD_SLABS)
     n_symmetric = len(point_group(params.symmetry).operators)
     reconstruction = (_MAXIMIZATION if n_symmetric > 1 else _MAXIMIZATION - 12) * last + planes
-    least = _BASE_BYTES + maps + threads + max(_SEARCH * last + _WAITING_BYTES, reconstruction)
+    search = _DEVICE_SEARCH if options.devices else _SEARCH
+    least = _BASE_BYTES + maps + threads + max(search * last + _WAITING_BYTES, reconstruction)
     free = free_memory()
     room = options.memory_bytes if free is None else max(_SMALLEST_TABLES, min(options.memory_bytes, free - least // 2))
-    early = _BASE_BYTES + maps + threads + _WAITING_BYTES + room // 2 + _SEARCH * _volume_size(box // 2, params.pad)
+    early = _BASE_BYTES + maps + threads + _WAITING_BYTES + 3 * room // 4 + search * _volume_size(box // 2, params.pad)
     iteration, final = _file_bytes(params, inputs, box)
     first_s, last_s = _seconds(inputs, options)
     return RunPlan(

@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 
 BLOCK = 16
 MOST_VOXELS = 2**32  # voxel numbers are 32-bit in the vectors
-_F32, _I32, _I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
+_F32, _F64, _I32, _I64 = ir.FloatType(), ir.DoubleType(), ir.IntType(32), ir.IntType(64)
 _FLOATS, _INTS, _BITS = ir.VectorType(_F32, BLOCK), ir.VectorType(_I32, BLOCK), ir.IntType(BLOCK)
 _V4 = ir.VectorType(_F32, 4)
 _FAST = ("nsz", "arcp", "contract", "afn", "reassoc")
@@ -69,13 +69,22 @@ def _load(builder: Any, base: Any, index: Any, kind: Any) -> Any:
     return load
 
 
+def _converted(builder: Any, vector: Any, kind: Any) -> Any:
+    """Return a vector in the precision of ``kind``."""
+    if vector.type.element == kind:
+        return vector
+    convert = builder.fpext if kind == _F64 else builder.fptrunc
+    return convert(vector, ir.VectorType(kind, vector.type.count))
+
+
 def _store(builder: Any, base: Any, index: Any, vector: Any) -> None:
     store = builder.store(vector, builder.bitcast(builder.gep(base, [index]), ir.PointerType(vector.type)))
     store.align = 4
 
 
 def _add_to(builder: Any, base: Any, index: Any, vector: Any) -> None:
-    """``base[index : index + lanes] += vector`` without an alignment promise."""
+    """``base[index : index + lanes] += vector`` without an alignment promise, in the precision of ``base``."""
+    vector = _converted(builder, vector, base.type.pointee)
     _store(builder, base, index, builder.fadd(_load(builder, base, index, vector.type), vector, flags=_FAST))
 
 
@@ -218,7 +227,8 @@ def scatter_block(  # type: ignore[no-untyped-def]
     """Add sixteen values and ``amount * masses`` to the cells around ``matrices[first : first + 9] @ points``.
 
     ``layout`` is (centre, stride_y, stride_z) in voxels, ``slab`` (radius, z_begin, z_end): only those planes are
-    touched. ``values[at:]`` are interleaved complex numbers, ``masses[mass_at:]`` real ones.
+    touched. ``values[at:]`` are interleaved complex numbers, ``masses[mass_at:]`` real ones. Cells may be of double
+    precision, and values and masses as well; products are of the precision of these.
     """
     i64, f32 = types.int64, types.float32
     three = types.UniTuple(i64, 3)
@@ -237,12 +247,14 @@ def scatter_block(  # type: ignore[no-untyped-def]
         owned = _owned_planes(builder, iz, own[1], cgutils.unpack_tuple(builder, args[3]))
         some = builder.icmp_unsigned("!=", builder.or_(*owned), ir.Constant(_BITS, 0))
         with builder.if_then(some):
+            kind = values_base.type.pointee
             lanes = [builder.add(args[11], ir.Constant(_I64, BLOCK * half)) for half in range(2)]
-            pair = [_load(builder, values_base, lane, _FLOATS) for lane in lanes]
+            pair = [_load(builder, values_base, lane, ir.VectorType(kind, BLOCK)) for lane in lanes]
             re = _pick(builder, pair[0], pair[1], range(0, 2 * BLOCK, 2))
-            im = _mul(builder, _pick(builder, pair[0], pair[1], range(1, 2 * BLOCK, 2)), own[2])
-            mass = _load(builder, masses_base, args[13], _FLOATS)
-            mass = _mul(builder, mass, _splat(builder, args[14], _FLOATS))
+            sign = _converted(builder, own[2], kind)
+            im = _mul(builder, _pick(builder, pair[0], pair[1], range(1, 2 * BLOCK, 2)), sign)
+            mass = _load(builder, masses_base, args[13], ir.VectorType(kind, BLOCK))
+            mass = _mul(builder, mass, _converted(builder, _splat(builder, args[14], _FLOATS), kind))
             cell = _Cell(builder, (data_base, weight_base), layout_, fractions)
             for lane in range(BLOCK):
                 cell.add(_lane(builder, index, lane), lane, (re, im, mass), owned)
@@ -278,7 +290,9 @@ class _Cell:
     def add(self, corner: Any, lane: int, sample: tuple[Any, Any, Any], owned: tuple[Any, Any]) -> None:
         """Add one lane of a sample (real and imaginary part, mass) where its planes are owned."""
         builder, (re, im, mass) = self.builder, sample
+        kind = re.type.element
         x_shares = _pick(builder, *self.x_shares, [lane, lane, BLOCK + lane, BLOCK + lane])
+        x_shares = _converted(builder, x_shares, kind)
         value = _mul(builder, _pick(builder, re, im, [lane, BLOCK + lane] * 2), x_shares)
         amount = _mul(builder, _pick(builder, mass, mass, [lane] * 2), _pick(builder, x_shares, x_shares, [0, 2]))
         _, stride_y, stride_z = self.layout
@@ -291,7 +305,8 @@ class _Cell:
                 for line in range(2):
                     place = builder.add(row, stride_y) if line else row
                     share = self.shares[2 * plane + line]
-                    part = _mul(builder, value, _pick(builder, share, share, [lane] * 4))
+                    share = _converted(builder, _pick(builder, share, share, [lane] * 4), kind)
+                    part = _mul(builder, value, share)
                     _add_to(builder, self.bases[0], _doubled(builder, place), part)
-                    part = _mul(builder, amount, _pick(builder, share, share, [lane] * 2))
+                    part = _mul(builder, amount, _pick(builder, share, share, range(2)))
                     _add_to(builder, self.bases[1], place, part)

@@ -32,11 +32,12 @@ def backproject_cpu(
 
     Parameters
     ----------
-    data, weight : (n_z, n_y, n_x) complex64 and float32, centred like the reference of ``project``
+    data, weight : (n_z, n_y, n_x) complex64 and float32, centred like the reference of ``project``; or complex128 and
+        float64, in which the order of additions leaves no trace once they are rounded
     matrices : (n_rot, 3, 3) float32, image frequency index -> padded index
-    values : (n_rot, n_sample) complex64
+    values : (n_rot, n_sample) complex64, or complex128
     amounts : (n_rot,) float32; slice o adds ``amounts[o] * sample_weight[k]`` to the weights
-    sample_weight : (n_sample,) float32, (n_rot, n_sample) when every slice brings its own, or (n_group, n_sample) when
+    sample_weight : (n_sample,), (n_rot, n_sample) when every slice brings its own, or (n_group, n_sample) when
         as many slices one after the other belong to each
     rows : (n_row, 5) int32, ``z, y, x_start, n, offset``
     r2_max : squared radius in padded units beyond which nothing is inserted
@@ -52,12 +53,12 @@ def backproject_cpu(
             )
         return
     _backproject(
-        data.view(np.float32),
+        data.view(weight.dtype),
         weight,
         np.ascontiguousarray(matrices),
-        np.ascontiguousarray(values).view(np.float32),
+        np.ascontiguousarray(values).view(values.real.dtype),
         amounts,
-        np.ascontiguousarray(np.atleast_2d(sample_weight)),
+        np.ascontiguousarray(np.atleast_2d(sample_weight), dtype=values.real.dtype),
         rows,
         np.float32(r2_max),
         z_begin,
@@ -90,7 +91,7 @@ def _backproject(  # type: ignore[no-untyped-def]
                         flat_values, 2 * (rot * n_sample + k), masses, rot * per_slice + k, amounts[rot],
                     )  # fmt: skip
     if whole < n_sample:
-        last_values, last_masses = np.zeros(2 * BLOCK, dtype=np.float32), np.zeros(BLOCK, dtype=np.float32)
+        last_values, last_masses = np.zeros(2 * BLOCK, dtype=masses.dtype), np.zeros(BLOCK, dtype=masses.dtype)
         for rot in range(n_rot):
             for j in range(n_sample - whole):
                 last_masses[j] = masses[rot * per_slice + whole + j]

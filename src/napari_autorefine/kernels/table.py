@@ -28,8 +28,8 @@ def add_rows(
 
     Parameters
     ----------
-    table : (n_row, 2 n_sample) float32, interleaved complex sums
-    weights : (n_row, n_sample) float32
+    table : (n_row, 2 n_sample) float32, interleaved complex sums; on the host float64 as well
+    weights : (n_row, n_sample) of the same precision
     touched : (n_row,) bool, set for rows that received something
     rows : (n_o,) int64
     values : (n_o, 2 n_sample) float32
