@@ -61,6 +61,7 @@ def threads_that_leave(request: pytest.FixtureRequest) -> Iterator[None]:
     manners = sys.modules.get("napari_autorefine.ui.thread_manners")
     if manners is None:
         return
+    manners.collect_in_any_thread()
     end = time.monotonic() + 5.0
     while manners._inside and time.monotonic() < end:
         time.sleep(0.05)

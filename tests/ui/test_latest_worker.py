@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -83,3 +84,32 @@ def test_a_stopped_worker_leaves_no_thread(worker: Any, qtbot: Any) -> None:
     assert any(thread.name == "live results" for thread in threading.enumerate())
     worker.stop()
     assert not any(thread.name == "live results" for thread in threading.enumerate())
+
+
+def test_the_thread_lets_nothing_of_the_window_end_in_it(worker: Any, qtbot: Any) -> None:
+    class Widget:
+        def show(self, result: int) -> None:
+            raise AssertionError
+
+    ends: list[threading.Thread] = []
+    gate, begun = threading.Event(), threading.Event()
+    widget = Widget()
+    weakref.finalize(widget, lambda: ends.append(threading.current_thread()))
+    worker.ask("maps", lambda: begun.set() or gate.wait(20), widget.show)
+    assert begun.wait(20)
+    del widget
+    thread = worker._thread
+    worker.stop(wait=False)
+    gate.set()
+    thread.join(20)
+    assert not thread.is_alive() and ends == [threading.current_thread()]
+
+
+def test_a_result_goes_to_who_asked_for_it(worker: Any, qtbot: Any) -> None:
+    gate, begun, told = threading.Event(), threading.Event(), []
+    worker.ask("maps", lambda: begun.set() or gate.wait(20), lambda result: told.append(("first", result)))
+    assert begun.wait(20)
+    worker.ask("maps", lambda: told.append("done") or 2, lambda result: told.append(("second", result)))
+    gate.set()
+    qtbot.waitUntil(lambda: ("second", 2) in told, timeout=MOMENT_MS)
+    assert ("second", True) not in told and ("first", 2) not in told and not worker._thens

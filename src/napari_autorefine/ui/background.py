@@ -14,7 +14,7 @@ from qtpy.QtCore import QTimer
 
 from napari_autorefine.errors import InputError
 from napari_autorefine.ui.notices import shortened, show_error, show_info
-from napari_autorefine.ui.thread_manners import beside_the_window, hold_garbage, release_garbage
+from napari_autorefine.ui.thread_manners import beside_the_window, hold_garbage, release_garbage, start_worker
 
 if TYPE_CHECKING:
     import napari
@@ -35,7 +35,7 @@ def read_in_background(read: Callable[[Path], list[LayerData]], path: Path, view
     worker.returned.connect(lambda result: _show(result, viewer))
     worker.finished.connect(lambda: QTimer.singleShot(_SETTLED_MS, partial(release_garbage, path)))
     hold_garbage(path)
-    worker.start()
+    start_worker(worker)
     return worker
 
 
@@ -53,12 +53,28 @@ def _read(read: Callable[[Path], list[LayerData]], path: Path) -> list[LayerData
 def _show(result: list[LayerData] | str, viewer: napari.viewer.Viewer) -> None:
     if isinstance(result, str):
         show_error(result)
-        return
-    for data, arguments, kind in result:
-        layer = viewer.add_layer(Layer.create(data, arguments, kind))
-        follower = layer.metadata["autorefine"].get("follower")
-        if follower is not None:
-            follower.attach(layer, viewer)
+    else:
+        _make(list(result), viewer)
+
+
+def _make(waiting: list[LayerData], viewer: napari.viewer.Viewer) -> None:
+    """Make the first of some layers; the window has a turn before it is added, and before the next one is made."""
+    if waiting:
+        data, arguments, kind = waiting.pop(0)
+        QTimer.singleShot(0, partial(_add, Layer.create(data, arguments, kind), waiting, viewer))
+
+
+def _add(layer: Layer, waiting: list[LayerData], viewer: napari.viewer.Viewer) -> None:
+    try:
+        viewer.add_layer(layer)
+    except RuntimeError:
+        if hasattr(viewer.window, "_qt_window"):
+            raise
+        return  # the window has been closed
+    follower = layer.metadata["autorefine"].get("follower")
+    if follower is not None:
+        follower.attach(layer, viewer)
+    QTimer.singleShot(0, partial(_make, waiting, viewer))
 
 
 def _thinned(layer: LayerData) -> LayerData:

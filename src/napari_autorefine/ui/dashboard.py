@@ -18,6 +18,7 @@ from napari_autorefine.jobs.job_events import TimedEvent
 from napari_autorefine.ui.activity import announce, stage_text, time_text
 from napari_autorefine.ui.close_guard import guard_window
 from napari_autorefine.ui.dashboard_parts import HistoryBar, MenuButton, Panel, PanelArea, ViewBar
+from napari_autorefine.ui.endings import when_destroyed
 from napari_autorefine.ui.iteration_table import IterationTable
 from napari_autorefine.ui.latest_worker import Failure, LatestWorker
 from napari_autorefine.ui.live_maps import LiveMaps
@@ -75,7 +76,7 @@ class Dashboard(QWidget):
         self._make_parts()
         self._lay_out()
         self._connect()
-        self.destroyed.connect(partial(_let_go, self.worker, self.follower, self.maps))
+        when_destroyed(self, partial(_let_go, self.worker, self.follower, self.maps))
         self._show_state()
 
     def sizeHint(self) -> QSize:
@@ -373,7 +374,7 @@ class Dashboard(QWidget):
         show_info(f"{len(files)} files are in {folder}.")
 
 
-def _let_go(worker: LatestWorker, follower: RunFollower, maps: LiveMaps, *_: object) -> None:
+def _let_go(worker: LatestWorker, follower: RunFollower, maps: LiveMaps) -> None:
     """End the thread and leave nothing connected; the job goes on, the layers stay."""
     with suppress(RuntimeError):  # at the very end Qt may be gone before this
         follower.leave()

@@ -38,7 +38,7 @@ from napari_autorefine.ui.presentation import kind_of_file
 from napari_autorefine.ui.project import Project
 from napari_autorefine.ui.set_facts import set_facts
 from napari_autorefine.ui.set_filling import SET
-from napari_autorefine.ui.thread_manners import beside_the_window
+from napari_autorefine.ui.thread_manners import beside_the_window, start_worker
 
 if TYPE_CHECKING:
     from napari.components import LayerList
@@ -279,7 +279,7 @@ class FileField(Field):
         worker = create_worker(_found_out, self._question(path), _start_thread=False)
         worker.returned.connect(lambda facts: self._answer(number, facts))
         worker.errored.connect(lambda _: self._answer(number, Facts(text="")))
-        worker.start()
+        start_worker(worker)
 
     def _question(self, path: Path) -> Callable[[], Facts]:
         """Return what a thread is to find out: what a file is, or whether it can be written."""

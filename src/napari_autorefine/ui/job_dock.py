@@ -7,6 +7,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakMethod
 
 from magicgui.widgets import LineEdit
 from psygnal import Signal
@@ -30,6 +31,7 @@ from napari_autorefine.jobs import JOBS
 from napari_autorefine.jobs.job_events import JobEnded
 from napari_autorefine.ui.activity import announce
 from napari_autorefine.ui.close_guard import guard_window
+from napari_autorefine.ui.endings import when_destroyed
 from napari_autorefine.ui.fields import ORANGE, RED, plain_label, small_button
 from napari_autorefine.ui.file_fields import FileField
 from napari_autorefine.ui.forms import JobForm
@@ -95,7 +97,7 @@ class JobDock(QWidget):
         if isinstance(set_field := self.form.fields.get(SET), FileField):
             set_field.show_wanted.connect(self.show_particles)
         project.changed.connect(self._on_project)
-        self.destroyed.connect(partial(_let_go, self.panel, project, self._on_project))
+        when_destroyed(self, partial(_let_go, self.panel, project, WeakMethod(self._on_project)))
         self.recall()
         self._on_change()
 
@@ -325,10 +327,11 @@ class JobDock(QWidget):
                 self.attach(path)
 
 
-def _let_go(panel: JobPanel, project: Project, on_project: Any, *_: object) -> None:
+def _let_go(panel: JobPanel, project: Project, on_project: WeakMethod[Any]) -> None:
     """Leave nothing connected to a dock that is gone; its job goes on."""
     panel.leave()
-    project.changed.disconnect(on_project, missing_ok=True)
+    if (slot := on_project()) is not None:
+        project.changed.disconnect(slot, missing_ok=True)
 
 
 def preferred(job: str) -> dict[str, Any]:

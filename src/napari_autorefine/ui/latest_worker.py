@@ -15,7 +15,7 @@ from typing import Any
 from qtpy.QtCore import QCoreApplication, QEvent, QObject
 
 from napari_autorefine.errors import InputError
-from napari_autorefine.ui.thread_manners import beside_the_window
+from napari_autorefine.ui.thread_manners import beside_the_window, collect_in_this_thread
 
 Task = Callable[[], Any]
 Then = Callable[[Any], None]
@@ -37,6 +37,8 @@ class LatestWorker(QObject):
         super().__init__(parent)
         self._desk = _Desk(self._call)
         self._thread: threading.Thread | None = None
+        self._thens: dict[int, tuple[str, Then]] = {}
+        self._asked = 0
 
     @property
     def is_idle(self) -> bool:
@@ -50,25 +52,38 @@ class LatestWorker(QObject):
         is there. Exceptions become a ``Failure``.
         """
         if self._thread is None:
+            collect_in_this_thread()
             self._thread = threading.Thread(target=self._desk.work, name="live results", daemon=True)
             self._thread.start()
-        self._desk.put(topic, task, then)
+        self._asked += 1
+        self._thens[self._asked] = (topic, then)
+        self._desk.put(topic, self._asked, task)
 
     def forget(self, topic: str) -> None:
         """Drop what was asked of a topic, its result included."""
+        self._drop(topic, self._asked)
         self._desk.forget(topic)
 
-    def stop(self) -> None:
-        """End the thread after the task it is at; nothing is delivered any more."""
+    def stop(self, *, wait: bool = True) -> None:
+        """End the thread after the task it is at, and wait for that; nothing is delivered any more."""
         self._desk.close()
+        self._thens.clear()
         thread, self._thread = self._thread, None
-        if thread is not None and thread is not threading.current_thread():
+        if wait and thread is not None:
             thread.join(_WAIT_S)
 
     def customEvent(self, event: QEvent | None) -> None:
         """Deliver results, in the main thread."""
-        for then, result in self._desk.results():
-            then(result)
+        for topic, number, result in self._desk.results():
+            known = self._thens.get(number)
+            self._drop(topic, number)
+            if known is not None:
+                known[1](result)
+
+    def _drop(self, topic: str, last: int) -> None:
+        """Forget what was to be done with results of a topic up to a request; here, where widgets may end."""
+        for number in [one for one, (known, _) in self._thens.items() if known == topic and one <= last]:
+            del self._thens[number]
 
     def _call(self) -> None:
         """Let the main thread deliver; called by the other one."""
@@ -76,13 +91,13 @@ class LatestWorker(QObject):
 
 
 class _Desk:
-    """What thread and main thread share; the thread knows nothing of Qt but a function to call."""
+    """What thread and main thread share; the thread knows nothing of Qt but a function to call, and owns no widget."""
 
     def __init__(self, notify: Callable[[], Any]) -> None:
         self._notify = notify
         self._changed = threading.Condition()
-        self._asked: dict[str, tuple[Task, Then]] = {}
-        self._results: dict[str, tuple[Then, Any]] = {}
+        self._asked: dict[str, tuple[int, Task]] = {}
+        self._results: dict[str, tuple[int, Any]] = {}
         self._under_way = ""
         self._dropped = False
         self._is_open = True
@@ -92,10 +107,10 @@ class _Desk:
         with self._changed:
             return not (self._asked or self._results or self._under_way)
 
-    def put(self, topic: str, task: Task, then: Then) -> None:
+    def put(self, topic: str, number: int, task: Task) -> None:
         with self._changed:
             if self._is_open:
-                self._asked[topic] = (task, then)
+                self._asked[topic] = (number, task)
                 self._changed.notify()
 
     def forget(self, topic: str) -> None:
@@ -111,9 +126,9 @@ class _Desk:
             self._results.clear()
             self._changed.notify()
 
-    def results(self) -> list[tuple[Then, Any]]:
+    def results(self) -> list[tuple[str, int, Any]]:
         with self._changed:
-            taken = list(self._results.values())
+            taken = [(topic, number, result) for topic, (number, result) in self._results.items()]
             self._results.clear()
         return taken
 
@@ -125,15 +140,15 @@ class _Desk:
                 if not self._is_open:
                     return
                 topic = next(iter(self._asked))
-                task, then = self._asked.pop(topic)
+                number, task = self._asked.pop(topic)
                 self._under_way, self._dropped = topic, False
             result = _done(task)
             with self._changed:
                 self._under_way = ""
                 is_wanted = self._is_open and not self._dropped
                 if is_wanted:
-                    self._results[topic] = (then, result)
-            del task, then, result
+                    self._results[topic] = (number, result)
+            del task, result
             if is_wanted:
                 with suppress(RuntimeError):  # the window is gone
                     self._notify()

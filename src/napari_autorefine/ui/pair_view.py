@@ -6,7 +6,6 @@ there a mesh beside each volume stands for it in 3D, computed by a thread, and t
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -151,7 +150,7 @@ class PairView:
             solid.close()
         worker, self._worker = self._worker, None
         if worker is not None:
-            retire(worker)
+            worker.stop(wait=False)
         if _shown.get(self.viewer) is self:
             del _shown[self.viewer]
         before.restore(self.viewer)
@@ -296,11 +295,6 @@ class Solid:
         self._viewer.add_layer(self.mesh)
         self._viewer.layers.selection.active = active
         self._changed()
-
-
-def retire(worker: LatestWorker) -> None:
-    """Stop a worker without waiting for what it is doing."""
-    threading.Thread(target=worker.stop, name="retired worker", daemon=True).start()
 
 
 @lru_cache(maxsize=1)

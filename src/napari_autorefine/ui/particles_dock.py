@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakMethod
 
 import numpy as np
 from napari.layers import Layer, Points, Vectors
@@ -23,6 +24,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_autorefine.errors import InputError
+from napari_autorefine.ui.endings import when_destroyed
 from napari_autorefine.ui.fields import GREY, plain_label, say, small_label
 from napari_autorefine.ui.file_fields import layer_kind
 from napari_autorefine.ui.notices import show_error
@@ -62,7 +64,7 @@ class ParticlesDock(QWidget):
         for event in (events.inserted, events.removed, events.reordered):
             event.connect(self._list)
         napari_viewer.dims.events.current_step.connect(self._say)
-        self.destroyed.connect(partial(_let_go, napari_viewer, self._list, self._say))
+        when_destroyed(self, partial(_let_go, napari_viewer, WeakMethod(self._list), WeakMethod(self._say)))
         self._list()
 
     def sizeHint(self) -> QSize:
@@ -246,9 +248,11 @@ class ParticlesDock(QWidget):
         say(self.words, f"{name}: {here} of {len(layer.data)} particles of {file}")
 
 
-def _let_go(viewer: Any, on_layers: Any, on_step: Any, *_: object) -> None:
+def _let_go(viewer: Any, on_layers: WeakMethod[Any], on_step: WeakMethod[Any]) -> None:
     """Leave nothing connected to a dock that is gone."""
     events = viewer.layers.events
-    for event in (events.inserted, events.removed, events.reordered):
-        event.disconnect(on_layers)
-    viewer.dims.events.current_step.disconnect(on_step)
+    if (slot := on_layers()) is not None:
+        for event in (events.inserted, events.removed, events.reordered):
+            event.disconnect(slot)
+    if (slot := on_step()) is not None:
+        viewer.dims.events.current_step.disconnect(slot)

@@ -13,6 +13,7 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 from napari_autorefine.errors import InputError
 from napari_autorefine.jobs.job_events import JobEnded
 from napari_autorefine.jobs.record import output_of
+from napari_autorefine.ui.endings import when_destroyed
 from napari_autorefine.ui.file_fields import layer_path
 from napari_autorefine.ui.fold import Fold
 from napari_autorefine.ui.job_docks import ManifestDock, open_dock
@@ -51,7 +52,7 @@ class RecenterDock(ManifestDock):
         self.presence = Presence(self)
         self.presence.changed.connect(self._on_presence)
         self.presence.closed.connect(self.tool.stop)
-        self.destroyed.connect(partial(_let_go, self.tool))
+        when_destroyed(self, partial(_let_go, self.tool))
         self._take_pixel_size(self.tool.voxel_size_A)
         self._on_change()
 
@@ -174,7 +175,7 @@ def _layer_of(viewer: Any, path: Path) -> Any:
     return None
 
 
-def _let_go(tool: RecenterTool, *_: object) -> None:
+def _let_go(tool: RecenterTool) -> None:
     """Leave the viewer as it was."""
     with suppress(RuntimeError):  # the window is being taken apart
         tool.stop()

@@ -20,7 +20,7 @@ from napari_autorefine.model.symmetry import point_group
 from napari_autorefine.ui.fields import ORANGE, say
 from napari_autorefine.ui.job_docks import open_dock
 from napari_autorefine.ui.latest_worker import Failure, LatestWorker
-from napari_autorefine.ui.pair_view import Look, Mode, PairView, retire, roles_of
+from napari_autorefine.ui.pair_view import Look, Mode, PairView, roles_of
 from napari_autorefine.ui.project import Project
 from napari_autorefine.ui.project import project as shared_project
 from napari_autorefine.ui.recenter_model import RecenterModel, center_of_points, center_of_shift, shift_of_center
@@ -192,7 +192,7 @@ class RecenterTool(RecenterPanel):
         workers, self._worker, self._searcher = (self._worker, self._searcher), None, None
         for worker in workers:
             if worker is not None:
-                retire(worker)
+                worker.stop(wait=False)
         self.set_searching(False)
         self._set_state()
 

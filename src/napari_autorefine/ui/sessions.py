@@ -36,7 +36,7 @@ from napari_autorefine.events import Finished, Message, Progress
 from napari_autorefine.jobs.detached import DetachedJob, attach, reap, start
 from napari_autorefine.jobs.job_events import IterationWritten, JobEnded, State, StateChanged, TimedEvent
 from napari_autorefine.jobs.job_folder import JobFolder, folders_in, state_folder
-from napari_autorefine.ui.thread_manners import hold_garbage, release_garbage, tidy
+from napari_autorefine.ui.thread_manners import collect_in_this_thread, hold_garbage, release_garbage
 from napari_autorefine.ui.window_jobs import start_in_window
 
 POLL_MS = 200
@@ -252,12 +252,12 @@ class Sessions:
 
     def poll(self) -> None:
         """Read the news of all jobs."""
-        tidy()
         for session in list(self._sessions.values()):
             session.poll()
         self._run_timer()
 
     def _follow(self, job: DetachedJob) -> JobSession:
+        collect_in_this_thread()
         session = JobSession(job)
         self._sessions[job.folder.path.resolve()] = session
         self.added.emit(session)

@@ -10,6 +10,7 @@ from napari.layers import Image
 from qtpy.QtCore import QSize
 from qtpy.QtWidgets import QButtonGroup, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
+from napari_autorefine.ui.endings import when_destroyed
 from napari_autorefine.ui.fields import BLUE, GREY, ORANGE, plain_label, say, small_label
 from napari_autorefine.ui.job_docks import PLUGIN, open_dock
 from napari_autorefine.ui.level_slider import LevelSlider
@@ -56,7 +57,7 @@ class CompareDock(QWidget):
         napari_viewer.layers.events.inserted.connect(self._on_inserted)
         self.presence = Presence(self)
         self.presence.closed.connect(self.stop)
-        self.destroyed.connect(partial(_let_go, self.view))
+        when_destroyed(self, partial(_let_go, self.view))
         self.choose_defaults()
 
     def sizeHint(self) -> QSize:
@@ -207,7 +208,7 @@ def _compare(viewer: Viewer, mode: Mode) -> CompareDock:
     return dock
 
 
-def _let_go(view: PairView, *_: object) -> None:
+def _let_go(view: PairView) -> None:
     """Put the viewer back when the dock is gone."""
     with suppress(RuntimeError):  # the window is being taken apart
         view.stop()

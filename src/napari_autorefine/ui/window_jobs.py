@@ -22,7 +22,7 @@ from napari_autorefine.jobs.detached import DetachedJob, begin
 from napari_autorefine.jobs.detached_run import Cancelled, run_job
 from napari_autorefine.jobs.job_folder import HEARTBEAT_S, JobFolder
 from napari_autorefine.params import make_params
-from napari_autorefine.ui.thread_manners import beside_the_window
+from napari_autorefine.ui.thread_manners import beside_the_window, start_worker
 
 _workers: dict[Path, Any] = {}
 
@@ -53,7 +53,7 @@ def start_in_window(job: str, params: BaseModel | Mapping[str, Any], workdir: st
     worker.finished.connect(partial(_ended, folder.path, Path.cwd()))
     _workers[folder.path] = worker
     os.chdir(workdir)
-    worker.start()
+    start_worker(worker)
     return DetachedJob(folder)
 
 
