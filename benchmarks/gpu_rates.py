@@ -23,7 +23,7 @@ from napari_autorefine.engine.grids import make_orientation_grid, translations
 from napari_autorefine.engine.samples import fourier_samples
 from napari_autorefine.engine.shifts import shift_basis
 from napari_autorefine.engine.slices import HalfTurn, SliceTable
-from napari_autorefine.kernels import _cuda, backproject, moments, project, table, tails
+from napari_autorefine.kernels import _cuda, backproject, moments, positions, project, significance, table
 from napari_autorefine.kernels.ctf import ctf
 from napari_autorefine.kernels.shells import shell_sums
 from napari_autorefine.model.symmetry import point_group
@@ -132,7 +132,8 @@ def kernel_times(device: int, sizes: Sizes, copied: float) -> list[KernelTime]:
     sums, sum_weights = complex_(4 * n_rot, k), real(4 * n_rot, k)
     touched, places = cupy.zeros(4 * n_rot, np.bool_), cupy.asarray(rng.integers(0, 4 * n_rot, n_rot))
     shell = cupy.asarray(samples.shell.astype(np.int32))
-    scores, least = real(sizes.n_image, 37 * n_rot), real(sizes.n_image)
+    scores = real(sizes.n_image, 37 * n_rot)
+    flags = scores > 0.99
     parameters = cupy.asarray(np.tile([-1300.0, 3.0, -1290.0, 4000.0, 0.1, 10.0, 1.0], (sizes.n_image, 1)))
     frequencies = cupy.asarray(samples.frequencies(1.244))
     none, n = np.zeros(k), n_rot * k
@@ -152,7 +153,8 @@ def kernel_times(device: int, sizes: Sizes, copied: float) -> list[KernelTime]:
             ),
             8.0 * n + 24.0 * n,
         ),
-        "tail_sums": (lambda: tails.tail_sums(scores, least), 4.0 * scores.size),
+        "significant_weights": (lambda: significance.significant_weights(scores, 0.999), 8.0 * scores.size),
+        "set_positions": (lambda: positions.set_positions(flags, n_rot), 1.0 * flags.size),
         "shell_sums": (lambda: shell_sums(sum_weights[: sizes.n_image], shell, n_shell), 4.0 * sizes.n_image * k),
     }  # fmt: skip
     return [

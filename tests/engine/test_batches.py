@@ -31,9 +31,7 @@ def log_scores(sharpness: float) -> np.ndarray:
 @pytest.mark.parametrize("sharpness", [0.1, 3.0, 40.0])
 def test_the_significant_samples_are_those_of_each_particle(sharpness: float, fraction: float, max_count: int) -> None:
     scores = log_scores(sharpness)
-    weights, total, top = batch_weights.relative_weights(scores.copy())
-    least = batch_weights.least_kept(weights, total, fraction, max_count)
-    found = batch_weights.significant(weights, least)
+    found, total, top = batch_weights.significant(scores.copy(), fraction, max_count)
     for own, other, own_total, own_top in zip(scores, found, total, top, strict=True):
         expected, expected_total, expected_top = expectation.significant_samples(own, fraction, max_count)
         np.testing.assert_array_equal(other > 0, expected > 0)
@@ -43,8 +41,7 @@ def test_the_significant_samples_are_those_of_each_particle(sharpness: float, fr
 
 @pytest.mark.parametrize("most", [1, 5, 1000])
 def test_the_orientations_refined_are_those_of_each_particle(most: int) -> None:
-    weights, total, _ = batch_weights.relative_weights(log_scores(2.0))
-    weights = batch_weights.significant(weights, batch_weights.least_kept(weights, total, 0.9))
+    weights, _, _ = batch_weights.significant(log_scores(2.0), 0.9)
     kept = batch_weights.keep(weights, most)
     for i, own in enumerate(weights):
         expected = expectation.keep_significant(own, most)

@@ -15,10 +15,11 @@ from napari_autorefine.kernels._symmetrize import symmetrize_planes
 from napari_autorefine.kernels.backproject import backproject_cpu
 from napari_autorefine.kernels.ctf import ctf
 from napari_autorefine.kernels.moments import mean_power, weighted_power
+from napari_autorefine.kernels.positions import set_positions
 from napari_autorefine.kernels.project import project_cpu
 from napari_autorefine.kernels.shells import shell_sums
+from napari_autorefine.kernels.significance import significant_weights
 from napari_autorefine.kernels.table import add_rows
-from napari_autorefine.kernels.tails import tail_sums
 from napari_autorefine.xp import to_host
 
 ToTwin = Callable[[Any], Any]
@@ -127,16 +128,61 @@ def test_moments_of_groups(to_twin: ToTwin, n_sample: int) -> None:
     np.testing.assert_allclose(found, mean, rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (3, 40), (70, 9000)])
-def test_tail_sums(to_twin: ToTwin, shape: tuple[int, int]) -> None:
-    rng = np.random.default_rng(17)
-    weights = rng.exponential(size=shape).astype(np.float32)
-    least = rng.uniform(0, 2, size=shape[0]).astype(np.float32)
-    least[0] = weights[0, 0]  # what is equal counts
-    expected = np.where(weights >= least[:, None], weights.astype(np.float64), 0).sum(axis=1)
-    np.testing.assert_allclose(tail_sums(weights, least), expected, rtol=1e-12)
-    found = to_host(_cuda.launch_tail_sums(to_twin(weights), to_twin(least)))
-    np.testing.assert_allclose(found, expected, rtol=1e-12)
+def expected_weights(scores: np.ndarray, fraction: float, max_count: int) -> np.ndarray:
+    """Weights of one row relative to the largest, in double precision, one after the other from the largest down."""
+    weights = np.exp(scores.astype(np.float64) - scores.max())
+    weights[scores - scores.max() <= -30.0] = 0.0
+    order, kept, reached = np.argsort(-scores, kind="stable"), np.zeros(len(scores), bool), 0.0
+    for place, j in enumerate(order):
+        if (fraction < 1.0 and reached >= fraction * weights.sum()) or 0 < max_count <= place:
+            break
+        kept[j], reached = True, reached + weights[j]
+    return np.where(kept, weights, 0.0)
+
+
+@pytest.mark.parametrize("is_normalised", [False, True])
+@pytest.mark.parametrize("max_count", [-1, 1, 7, 100_000])
+@pytest.mark.parametrize("fraction", [0.3, 0.999, 1.0])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 40), (2, 3000)])
+def test_significant_weights(
+    to_twin: ToTwin, shape: tuple[int, int], fraction: float, max_count: int, is_normalised: bool
+) -> None:
+    scores = (5.0 * np.random.default_rng(17).standard_normal(shape) - 1e4).astype(np.float32)
+    scores[-1, 1::5] = -np.inf
+    weights = scores.copy()
+    top, total = significant_weights(weights, fraction, max_count, is_normalised=is_normalised)
+    np.testing.assert_array_equal(top, scores.max(axis=1))
+    for row, own in enumerate(scores):
+        expected = expected_weights(own, fraction, max_count)
+        assert total[row] == pytest.approx(expected_weights(own, 1.0, -1).sum(), rel=1e-6)
+        np.testing.assert_allclose(weights[row] * (total[row] if is_normalised else 1), expected, rtol=2e-6)
+    twin = to_twin(scores.copy())
+    found = _cuda.launch_significant_weights(twin, fraction, max_count, is_normalised)
+    np.testing.assert_array_equal(to_host(found[0]), top)
+    np.testing.assert_allclose(to_host(found[1]), total, rtol=1e-6)
+    np.testing.assert_array_equal(to_host(twin) > 0, weights > 0)
+    np.testing.assert_allclose(to_host(twin), weights, rtol=2e-6)
+
+
+def test_weights_that_are_equal_are_kept_together(to_twin: ToTwin) -> None:
+    scores = np.repeat(np.float32([0, -1, -2]), 4)[None]
+    twin = to_twin(scores.copy())
+    significant_weights(scores, 0.9, 6)
+    _cuda.launch_significant_weights(twin, 0.9, 6, False)
+    np.testing.assert_array_equal(scores[0] > 0, np.arange(12) < 8)
+    np.testing.assert_array_equal(to_host(twin) > 0, scores > 0)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 1.0])
+@pytest.mark.parametrize("n", [1, 255, 257, 1500])
+def test_set_positions(to_twin: ToTwin, n: int, share: float) -> None:
+    flags = np.random.default_rng(19).uniform(size=(4, n)) < share
+    for width in {1, n, int(flags.sum(axis=1).max())} - {0}:
+        found = set_positions(flags, width)
+        for own, row in zip(found, flags, strict=True):
+            expected = np.concatenate([np.flatnonzero(row), np.repeat(np.flatnonzero(~row)[:1], width)])[:width]
+            np.testing.assert_array_equal(own, expected)
+        np.testing.assert_array_equal(to_host(_cuda.launch_set_positions(to_twin(flags), width)), found)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 40), (5, 700)])

@@ -32,7 +32,3 @@ def test_every_twin_pair_is_compared(name: str) -> None:
 @pytest.mark.parametrize("stem", sorted(CUDA))
 def test_every_source_has_a_kernel(stem: str) -> None:
     assert 'extern "C" __global__ void' in _load.read_source(stem)
-
-
-def test_no_kernel_synchronizes_its_block() -> None:
-    assert not [stem for stem in CUDA if "__syncthreads" in _load.read_source(stem)]

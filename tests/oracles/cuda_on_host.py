@@ -1,4 +1,4 @@
-"""CUDA sources compiled as C++ and run on the host, one thread after the other."""
+"""CUDA sources compiled as C++ and run on the host, one thread after the other, from barrier to barrier."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def compile_for_host(code: str, options: tuple[str, ...], folder: Path) -> Any:
     entries = [ENTRY.format(name=name) for name in names]
     stem = f"{names[0]}-{abs(hash((code, options))):x}"
     source, library = folder / f"{stem}.cpp", folder / f"{stem}.so"
-    source.write_text("\n".join([f'#include "{SHIM}"', code, *entries]), encoding="utf-8")
+    first = ["#define SYNCHRONIZES"] if "__syncthreads" in code else []
+    source.write_text("\n".join([*first, f'#include "{SHIM}"', code, *entries]), encoding="utf-8")
     defines = [option for option in options if option.startswith("-D")]
     command = [COMPILER, *CXX_OPTIONS, *CXX_EXTRA, *defines, str(source), "-o", str(library)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -51,4 +52,5 @@ def launch_on_host(entry: Any, grid: tuple[int, ...], block: tuple[int, ...], ar
             values.append(np.ctypeslib.as_ctypes_type(argument.dtype)(argument.item()))
     pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
     expected = entry(shape, pointers, len(values))
+    assert expected >= 0, "threads of a block wait at a barrier which others never reach"
     assert expected == 0, f"the kernel takes {expected} arguments, got {len(values)}"

@@ -2,7 +2,8 @@
 
 Arrays are NumPy arrays behind a class that does not mix with NumPy's: no implicit conversion, no operation and no index
 with a host array, nothing on a device that is not the current one. Memory is counted, and allocation fails beyond what
-a device has. Kernels are the CUDA sources compiled as C++.
+a device has. Kernels are the CUDA sources compiled as C++. What would be at least one launch is counted, and so is
+what the host would wait for.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Machine:
         self.names: list[str] = []
         self.total = _UNLIMITED
         self.used: dict[int, int] = {}
-        self.peak = self.launches = self.failures = self.sent = 0
+        self.peak = self.launches = self.failures = self.sent = self.calls = self.waits = 0
         self.is_tf32 = False
         self.folder = Path()
         self.lock = threading.RLock()
@@ -63,6 +64,11 @@ class Machine:
     def free(self, device: int, n: int) -> None:
         with self.lock:
             self.used[device] -= n
+
+    def count(self, *, is_wait: bool = False) -> None:
+        with self.lock:
+            self.calls += not is_wait
+            self.waits += is_wait
 
 
 MACHINE = Machine()
@@ -133,8 +139,13 @@ def _take(value: Any) -> Any:
 
 
 def _give(value: Any) -> Any:
-    """Result of an operation: arrays, and the numbers NumPy makes of zero-dimensional ones, are on the device."""
+    """Result of an operation: arrays, and the numbers NumPy makes of zero-dimensional ones, are on the device.
+
+    What is no view of something else has been computed there.
+    """
     if isinstance(value, np.ndarray | np.generic):
+        if getattr(value, "base", None) is None:
+            MACHINE.count()
         return ndarray(np.asarray(value))
     if isinstance(value, tuple):
         return tuple(_give(item) for item in value)
@@ -172,6 +183,7 @@ class ndarray:
         return _apply(getattr(ufunc, method), inputs, keywords)
 
     def get(self) -> np.ndarray:
+        MACHINE.count(is_wait=True)
         return self.host.copy()
 
     def __getattr__(self, name: str) -> Any:
@@ -195,16 +207,17 @@ class ndarray:
         return _give(_take(self)[_take(index)])
 
     def __setitem__(self, index: Any, value: Any) -> None:
+        MACHINE.count()
         _take(self)[_take(index)] = _take(value)
 
     def __float__(self) -> float:
-        return float(self.host)
+        return float(self.get())
 
     def __int__(self) -> int:
-        return int(self.host)
+        return int(self.get())
 
     def __bool__(self) -> bool:
-        return bool(self.host)
+        return bool(self.get())
 
     def __index__(self) -> int:
         return operator.index(self.host[()])
@@ -215,6 +228,7 @@ def _binary(name: str) -> Callable[..., Any]:
         # Operands are taken as arrays, so that 0-d results promote as CuPy's arrays do.
         result = getattr(_take(self), name)(*(_take(other) for other in others))
         if name.startswith("__i") and name != "__invert__":
+            MACHINE.count()
             return self
         return NotImplemented if result is NotImplemented else _give(result)
 
@@ -259,7 +273,10 @@ ndarray.__matmul__ = _matmul  # type: ignore[attr-defined]
 def _apply(function: Callable[..., Any], arguments: Any, keywords: dict[str, Any]) -> Any:
     out = keywords.get("out")
     result = function(*_take(tuple(arguments)), **{name: _take(value) for name, value in keywords.items()})
-    return (out[0] if isinstance(out, tuple) else out) if out is not None else _give(result)
+    if out is not None:
+        MACHINE.count()
+        return out[0] if isinstance(out, tuple) else out
+    return _give(result)
 
 
 def _asarray(value: Any, dtype: Any = None, order: str | None = None) -> ndarray:
@@ -267,6 +284,7 @@ def _asarray(value: Any, dtype: Any = None, order: str | None = None) -> ndarray
     if isinstance(value, ndarray):
         host = np.asarray(_take(value), dtype=dtype, order=order)  # type: ignore[call-overload]
         return value if host is value.host else ndarray(host)
+    MACHINE.count()
     return ndarray(np.array(value, dtype=dtype, order=order or "K"))  # type: ignore[call-overload]
 
 
@@ -288,6 +306,7 @@ class RawModule:
         def launch(grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]) -> None:
             with MACHINE.lock:  # the shim keeps the thread index in one place
                 MACHINE.launches += 1
+                MACHINE.calls += 1
                 launch_on_host(entry, grid, block, _take(arguments))
 
         return launch
@@ -353,7 +372,7 @@ def installed(folder: Path, *, n_device: int = 1, total_bytes: int = _UNLIMITED)
     sys.modules.update(_MODULES)
     MACHINE.names = [f"Stand-in {i}" for i in range(n_device)]
     MACHINE.total, MACHINE.folder = total_bytes, folder
-    MACHINE.peak = MACHINE.launches = MACHINE.failures = MACHINE.sent = 0
+    MACHINE.peak = MACHINE.launches = MACHINE.failures = MACHINE.sent = MACHINE.calls = MACHINE.waits = 0
     try:
         yield MACHINE
     finally:

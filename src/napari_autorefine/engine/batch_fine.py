@@ -14,7 +14,7 @@ import numpy as np
 from napari_autorefine.engine.batch_first import Batch, FirstFound
 from napari_autorefine.engine.batch_pose import kernel_matrices
 from napari_autorefine.engine.batch_shifts import Trials, correlations, log_likelihoods
-from napari_autorefine.engine.batch_weights import least_kept, only_winners, relative_weights, significant
+from napari_autorefine.engine.batch_weights import only_winners, significant
 from napari_autorefine.engine.context import SamplePart
 from napari_autorefine.engine.expectation import make_slices
 from napari_autorefine.engine.grids import N_CHILD
@@ -122,7 +122,5 @@ def posteriors(batch: Batch, fine: Fine) -> Posteriors:
     if settings.is_cc:
         weights, top = only_winners(fine.scores)
         return Posteriors(weights=weights, p_max=xp.ones(len(top)), log_evidence=top.astype(np.float64))
-    weights, total, top = relative_weights(fine.scores)
-    weights = significant(weights, least_kept(weights, total, settings.fraction))
-    weights /= total.astype(np.float32)[:, None, None]
+    weights, total, top = significant(fine.scores, settings.fraction, is_normalised=True)
     return Posteriors(weights=weights, p_max=1.0 / total, log_evidence=top.astype(np.float64) + xp.log(total))

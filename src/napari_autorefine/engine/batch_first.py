@@ -13,15 +13,7 @@ import numpy as np
 
 from napari_autorefine.engine.batch_pose import ResidentGrid, kernel_matrices
 from napari_autorefine.engine.batch_shifts import Trials, correlations, log_likelihoods
-from napari_autorefine.engine.batch_weights import (
-    Kept,
-    keep,
-    least_kept,
-    only_winners,
-    ranking,
-    relative_weights,
-    significant,
-)
+from napari_autorefine.engine.batch_weights import Kept, keep, only_winners, ranking, significant
 from napari_autorefine.engine.context import SamplePart
 from napari_autorefine.engine.expectation import make_slices
 from napari_autorefine.engine.first_pass import CROWDED, PARENT_REACH, own_candidates, reach_of
@@ -306,6 +298,5 @@ def _select(scores: Any, settings: SearchSettings) -> Kept:
     if settings.is_cc:
         weights, _ = only_winners(scores)
     else:
-        weights, total, _ = relative_weights(scores)
-        weights = significant(weights, least_kept(weights, total, settings.fraction, settings.max_significant))
+        weights, _, _ = significant(scores, settings.fraction, settings.max_significant)
     return keep(weights, settings.most_rotations)

@@ -6,17 +6,16 @@ Scores of n particles are one array (n, n_rot, n_trans); where a particle has fe
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from napari_autorefine.kernels.tails import tail_sums
+from napari_autorefine.kernels.positions import set_positions
+from napari_autorefine.kernels.significance import significant_weights
 from napari_autorefine.xp import array_module, to_host
 
-_BITS_OF_ONE, _N_STEP = 0x3F800000, 30  # float32 weights in (0, 1] are ordered as their bits are
-_NEGLIGIBLE = np.float32(-30.0)  # as in ``expectation``: what is e^-30 of the largest counts as 0
+_BITS_OF_ONE = 0x3F800000  # float32 weights in (0, 1] are ordered as their bits are
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,9 +24,9 @@ class Kept:
 
     Attributes
     ----------
-    positions : (n, n_r) int64, positions among the orientations compared, ascending; those that are not the particle's
-        own come last
-    shifts : (n, n_trans) int64, coarse shifts, the particle's own first and ascending
+    positions : (n, n_r) int64, positions among the orientations compared, ascending; behind the particle's own come
+        others, of which no pair is kept
+    shifts : (n, n_trans) int64, coarse shifts, the particle's own first and ascending; others likewise
     pairs : (n, n_r, n_trans) bool, which pairs are kept, by shift number
     n_rotation, n_shift, count : (n,) on the host, the particle's own orientations, shifts and pairs
     """
@@ -40,63 +39,22 @@ class Kept:
     count: np.ndarray
 
 
-def relative_weights(scores: Any) -> tuple[Any, Any, Any]:
-    """Turn log scores (n, n_rot, n_trans), which are used up, into weights relative to each particle's largest.
+def significant(
+    scores: Any, fraction: float, max_count: int = -1, *, is_normalised: bool = False
+) -> tuple[Any, Any, Any]:
+    """Turn log scores (n, n_rot, n_trans), which are used up, into weights, those that do not matter 0.
+
+    Parameters are those of ``kernels.significance.significant_weights``.
 
     Returns
     -------
-    weights : (n, n_rot, n_trans) float32
-    total : (n,) float64, sums of the weights
+    weights : (n, n_rot, n_trans) float32, relative to each particle's largest, or of sum 1
+    total : (n,) float64, sums of all relative weights
     top : (n,) float32, largest scores
     """
-    xp = array_module(scores)
     flat = scores.reshape(len(scores), -1)
-    top = flat.max(axis=1)
-    flat -= top[:, None]
-    counts = flat > _NEGLIGIBLE
-    xp.exp(flat, out=flat)
-    flat *= counts
-    return flat.reshape(scores.shape), flat.sum(axis=1, dtype=np.float64), top
-
-
-def least_kept(weights: Any, total: Any, fraction: float, max_count: int = -1) -> Any:
-    """Smallest weight (n,) of the smallest set of a particle's largest weights with a share of their total.
-
-    Parameters
-    ----------
-    weights : (n, n_rot, n_trans) float32 within [0, 1]
-    total : (n,) float64
-    fraction : share of the total to keep
-    max_count : keep at most this many weights; negative = no limit
-
-    Found by bisection of the bits of the weight, which is exact and needs no sorting.
-    """
-    xp = array_module(weights)
-    flat = weights.reshape(len(weights), -1)
-    target = fraction * total
-    least = _largest_with(lambda floor: tail_sums(flat, floor) >= target, target)
-    if max_count > 0:
-        by_count = _largest_with(lambda floor: (flat >= floor[:, None]).sum(axis=1) >= max_count, target)
-        least = xp.maximum(least, by_count)
-    return least
-
-
-def _largest_with(is_enough: Callable[[Any], Any], like: Any) -> Any:
-    """Return the largest floor (n,) float32 in [0, 1] for which something that shrinks with it is enough, or 0."""
-    xp = array_module(like)
-    low, high = xp.zeros(len(like), dtype=np.int32), xp.full(len(like), _BITS_OF_ONE + 1, dtype=np.int32)
-    for _ in range(_N_STEP):
-        middle = (low + high) >> 1
-        enough = is_enough(middle.view(np.float32))
-        low, high = xp.where(enough, middle, low), xp.where(enough, high, middle)
-    return low.view(np.float32)
-
-
-def significant(weights: Any, least: Any) -> Any:
-    """Weights with those below a particle's least set to zero; the weights given are used up."""
-    flat = weights.reshape(len(weights), -1)
-    flat *= flat >= least[:, None]
-    return flat.reshape(weights.shape)
+    top, total = significant_weights(flat, fraction, max_count, is_normalised=is_normalised)
+    return flat.reshape(scores.shape), total, top
 
 
 def only_winners(scores: Any) -> tuple[Any, Any]:
@@ -116,21 +74,22 @@ def keep(weights: Any, most_rotations: int) -> Kept:
     kept = weights > 0
     has = kept.any(axis=2)
     found = to_host(has.sum(axis=1))
-    most, position = min(int(found.max()), most_rotations), xp.arange(n_rot, dtype=np.int64)
+    most = min(int(found.max()), most_rotations)
     if most < found.max():
+        position = xp.arange(n_rot, dtype=np.int64)
         bits = xp.ascontiguousarray(weights.max(axis=2)).view(np.int32).astype(np.int64)
         by_weight = xp.sort(((_BITS_OF_ONE - bits) << 32) | position[None, :], axis=1)
         chosen = by_weight[:, :most] & 0xFFFFFFFF
         has = xp.take_along_axis(has, chosen, axis=1)
         chosen = xp.sort(xp.where(has, chosen, chosen + n_rot), axis=1) % n_rot
     else:
-        chosen = xp.sort(xp.where(has, position[None, :], position[None, :] + n_rot), axis=1)[:, :most] % n_rot
+        chosen = set_positions(has, most)
     pairs = xp.take_along_axis(kept, chosen[:, :, None], axis=1)
-    of_shift, shift = pairs.any(axis=1), xp.arange(n_trans, dtype=np.int64)
+    of_shift = pairs.any(axis=1)
     counts = to_host(xp.stack([of_shift.sum(axis=1), pairs.reshape(n, -1).sum(axis=1)]))
     return Kept(
         positions=chosen,
-        shifts=xp.sort(xp.where(of_shift, shift, shift + n_trans), axis=1) % n_trans,
+        shifts=set_positions(of_shift, n_trans),
         pairs=pairs,
         n_rotation=np.minimum(found, most),
         n_shift=counts[0],
@@ -156,11 +115,10 @@ def representatives(weights: Any, most: int) -> tuple[Any, Any]:
     marks = upto.copy()
     marks[:, 1:] -= upto[:, :-1]
     is_small = (share > 0).sum(axis=1)[:, None] <= most
-    taken, position = xp.where(is_small, share > 0, marks > 0), xp.arange(n_o, dtype=np.int64)[None, :]
-    chosen = xp.sort(xp.where(taken, position, position + n_o), axis=1)[:, : min(most, n_o)]
-    is_own, chosen = chosen < n_o, chosen % n_o
-    factor = xp.where(is_small, 1.0, marks * step / xp.where(share > 0, share, 1.0))
-    own = xp.take_along_axis(factor, chosen, axis=1) * is_own
+    taken = xp.where(is_small, share > 0, marks > 0)
+    chosen = set_positions(taken, min(most, n_o))
+    factor = taken * xp.where(is_small, 1.0, marks * step / xp.where(share > 0, share, 1.0))
+    own = xp.take_along_axis(factor, chosen, axis=1)
     return chosen, xp.take_along_axis(weights, chosen[:, :, None], axis=1) * own.astype(np.float32)[:, :, None]
 
 
@@ -181,8 +139,7 @@ def ranking(exact: Any, fast: Any, fraction: float) -> tuple[float, float]:
     exact, fast = xp.ascontiguousarray(exact), xp.ascontiguousarray(fast)
     n = len(exact)
     is_same = exact.reshape(n, -1).argmax(axis=1) == fast.reshape(n, -1).argmax(axis=1)
-    weights, total, _ = relative_weights(fast.copy())
-    kept = significant(weights, least_kept(weights, total, fraction)) > 0
-    weights, total, _ = relative_weights(exact.copy())
+    kept = significant(fast.copy(), fraction)[0] > 0
+    weights, total, _ = significant(exact.copy(), 1.0)
     share = (weights * kept).reshape(n, -1).sum(axis=1, dtype=np.float64) / total
     return float(share.min()), float(is_same.mean())

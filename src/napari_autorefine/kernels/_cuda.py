@@ -15,7 +15,7 @@ from napari_autorefine.xp import array_module, device_of, to_host
 
 THREADS = 128  # per block: a small multiple of the warp, no kernel needs more registers than this leaves
 _MAX_GRID_Y = 65535
-_ELEMENTS_PER_THREAD = 32  # of long sums: atomics are few, threads are many
+_ROW_THREADS = 256  # of kernels in which a block does a whole row; WIDTH in their sources
 
 
 def expand_rows(rows: np.ndarray) -> np.ndarray:
@@ -196,22 +196,41 @@ def launch_mean_power(slices: Any, amounts: Any) -> Any:
     return power if amounts.ndim == 2 else power[0]
 
 
-def launch_tail_sums(weights: Any, least: Any) -> Any:
-    """Twin of :func:`napari_autorefine.kernels.tails.tail_sums`."""
-    xp = array_module(weights)
-    n_row, n = weights.shape
-    total = xp.zeros(n_row, dtype=xp.float64)
-    if weights.size:
+def launch_significant_weights(scores: Any, fraction: float, max_count: int, is_normalised: bool) -> tuple[Any, Any]:
+    """Twin of :func:`napari_autorefine.kernels.significance.significant_weights`; writes to ``scores``."""
+    xp = array_module(scores)
+    n_row, n = scores.shape
+    top, total = xp.empty(n_row, dtype=xp.float32), xp.empty(n_row, dtype=xp.float64)
+    if scores.size:
         arguments = (
-            xp.asarray(weights, dtype=xp.float32, order="C"),
+            _writable(scores, xp.float32),
             np.int32(n_row),
             np.int64(n),
-            xp.asarray(least, dtype=xp.float32, order="C"),
+            np.float64(fraction),
+            np.int64(max_count),
+            np.int32(is_normalised),
+            top,
             total,
         )
-        grid = (min(-(-n // (THREADS * _ELEMENTS_PER_THREAD)), _MAX_GRID_Y), min(n_row, _MAX_GRID_Y))
-        load_kernel("tails", weights, name="tail_sums")(grid, (THREADS,), arguments)
-    return total
+        load_kernel("significance", scores, name="significant_weights")((n_row,), (_ROW_THREADS,), arguments)
+    return top, total
+
+
+def launch_set_positions(flags: Any, width: int) -> Any:
+    """Twin of :func:`napari_autorefine.kernels.positions.set_positions`."""
+    xp = array_module(flags)
+    n_row, n = flags.shape
+    positions = xp.empty((n_row, width), dtype=xp.int64)
+    if positions.size:
+        arguments = (
+            xp.asarray(flags, dtype=xp.bool_, order="C"),
+            np.int32(n_row),
+            np.int64(n),
+            np.int64(width),
+            positions,
+        )
+        load_kernel("positions", flags, name="set_positions")((n_row,), (_ROW_THREADS,), arguments)
+    return positions
 
 
 def launch_shell_sums(values: Any, shell: Any, n_shell: int) -> Any:
