@@ -156,7 +156,10 @@ def run_half(
             done += len(result.particles)
             yield from search.notes()
             yield Progress(stage="expectation", done=done, total=total, iteration=job.plan.iteration)
+        stage, iteration = f"volume of half-set {job.context.half}", job.plan.iteration
+        yield Progress(stage=stage, done=0, total=2, iteration=iteration)
         accumulators = search.finish()
+    yield Progress(stage=stage, done=1, total=2, iteration=iteration)
     accumulators.round()
     table.level_intensity(members, is_estimated=options.particle_scale and not job.plan.is_cc)
     return tally.statistics, accumulators
