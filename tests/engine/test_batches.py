@@ -151,10 +151,12 @@ def test_trials_are_those_of_each_particle(n_shift: int) -> None:
 
 def test_groups_hold_what_is_alike_and_fits() -> None:
     sizes = np.array([10, 800, 12, 790, 11, 5000, 9, 300])
-    groups = similar(sizes, 100 * sizes, room=200_000)
+    groups = similar(sizes, 100 * sizes, room=200_000, spare=0)
     assert sorted(np.concatenate(groups).tolist()) == list(range(8))
     assert [sorted(own.tolist()) for own in groups] == [[5], [1, 3], [7], [0, 2, 4, 6]]
     assert all(len(own) == 1 for own in similar(sizes, 100 * sizes, room=1))
+    assert [len(own) for own in similar(sizes, 100 * sizes, room=10**9, spare=100_000)] == [1, 3, 4]
+    assert len(similar(sizes, 100 * sizes, room=10**9)) == 1
 
 
 @pytest.mark.parametrize("dim", [2, 3])

@@ -201,6 +201,30 @@ def test_two_devices_share_the_blocks(machine: Machine, is_local: bool, monkeypa
     assert len(served) == 8 and set(served) == {0, 1}
 
 
+def test_blocks_that_are_read_faster_than_the_first_do_not_keep_it_waiting(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_team, "LARGEST_BATCH", 1)
+    counts: list[int] = []
+    problem, others = reading(counts), threading.Event()
+    read, first = problem.read_images, threading.Lock()
+
+    def unequal(index: np.ndarray) -> object:
+        if len(index) == 1 and first.acquire(blocking=False):  # the first block waits for all that may be read by then
+            assert others.wait(timeout=60)
+            return read(index)
+        found = read(index)
+        if counts.count(1) == device_module.AHEAD - 1:
+            others.set()
+        return found
+
+    options = replace(OPTIONS, devices=(0,), threads=8)
+    states = [e for e in refine(replace(problem, read_images=unequal), options) if isinstance(e, RefinementState)]
+    for found, expected in zip(states, refined_on_host()[0], strict=True):
+        assert_same_state(found, expected)
+    assert counts.count(1) == 16
+
+
 def serving_devices(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Devices in the order of the blocks they begin; the first blocks of two devices wait for each other."""
     served: list[int] = []

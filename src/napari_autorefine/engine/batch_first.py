@@ -22,6 +22,7 @@ from napari_autorefine.engine.search import Search, SearchSettings
 from napari_autorefine.engine.slices import SharedSlices
 from napari_autorefine.xp import array_module, beside, to_host
 
+SPARE_BYTES = 256 << 20  # what a GPU works through while the launches of a group are made
 _N_RANKED = 16  # particles that are scored in both ways before TF32 is used
 
 
@@ -212,23 +213,32 @@ def _parts(batch: Batch, candidates: list[tuple[np.ndarray, np.ndarray]]) -> Ite
         yield _Part(rows=rows, orientations=xp.asarray(ids), log_prior=xp.asarray(priors))
 
 
-def similar(sizes: np.ndarray, n_byte: np.ndarray, room: int) -> list[np.ndarray]:
-    """Group rows of about equal size so that a group, every row as large as its largest, fits into ``room`` bytes.
+def similar(sizes: np.ndarray, n_byte: np.ndarray, room: int, *, spare: int = SPARE_BYTES) -> list[np.ndarray]:
+    """Group rows so that a group, every row as large as its largest, fits into ``room`` bytes and wastes little.
+
+    Rows of about equal size go together; others do, too, as long as what is added to all of a group to make it equal
+    takes less time than the launches of another group.
 
     Parameters
     ----------
     sizes : (n,) of the rows
     n_byte : (n,) bytes that each needs by itself
     room : bytes; a single row may need more
+    spare : bytes that may be added to a group
     """
     groups: list[list[int]] = []
+    added = 0
     for row in np.argsort(-sizes, kind="stable").tolist():
-        own = groups[-1] if groups else None
-        is_alike = own is not None and sizes[row] >= 0.6 * sizes[own[0]] - 4
-        if own is not None and is_alike and (len(own) + 1) * n_byte[own[0]] <= room:
-            own.append(row)
-        else:
-            groups.append([row])
+        if groups:
+            own = groups[-1]
+            waste = int(n_byte[own[0]] - n_byte[row])
+            is_alike = sizes[row] >= 0.6 * sizes[own[0]] - 4 or added + waste <= spare
+            if is_alike and (len(own) + 1) * n_byte[own[0]] <= room:
+                own.append(row)
+                added += waste
+                continue
+        groups.append([row])
+        added = 0
     return [np.array(own) for own in groups]
 
 

@@ -44,7 +44,8 @@ from napari_autorefine.xp import (
     zeros_on_device,
 )
 
-LARGEST_BATCH = 128
+LARGEST_BATCH = 1024  # what a launch costs is shared by as many as that
+AHEAD = 4  # blocks that have been read for a device at most, the one it searches among them
 _SUMS_SHARE, _TABLE_SHARE, _SLICE_SHARE, _BATCH_SHARE = 0.5, 0.25, 0.3, 0.5  # of the memory free at that moment
 _KEPT_SHARE = 0.99  # of a particle's weight must lie on what scores in TF32 would keep
 _ROOM_SHARE = 0.25  # the same, for slices of a batch and what is made from them
@@ -62,7 +63,8 @@ def batch_size(free_bytes: int, geometry: GroupGeometry, *, n_rot: int, n_trans:
     n_image : images of a particle, the tilts of a stack
     """
     samples = geometry.samples
-    per_pixel = 48 if samples.dim == 2 else 72  # volumes have weights beside them
+    # Volumes have weights beside them; what has been read ahead has been sent, too.
+    per_pixel = 48 + 4 * AHEAD if samples.dim == 2 else 72 + 8 * AHEAD
     images = n_image * (per_pixel * samples.box_size**samples.dim + 80 * samples.n_sample)
     scores = 16 * (n_rot + samples.n_coarse) * (n_trans + 1) if n_rot else 0
     once = 48 * n_rot * n_trans

@@ -1,12 +1,13 @@
 """Images on their way to GPUs.
 
 Threads that read ahead send what they have read through a queue of copies of their own, so that copies and the search
-of the block before overlap. Where all images of an optics group fit into a share of a GPU's memory they are kept there:
+of the block before overlap; blocks take turns, so that no more are read than there is room for. Where all images of an optics group fit into a share of a GPU's memory they are kept there:
 from the second iteration on nothing is read or sent.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -18,8 +19,31 @@ from napari_autorefine.engine.setup import Setup
 from napari_autorefine.engine.source import BlockSource, RawParticles, read_raw
 from napari_autorefine.xp import Sent, is_on_device, is_out_of_memory, send_ahead, wait_for
 
-_AHEAD = 3  # blocks on their way to a GPU or waiting there
-_ENOUGH = 1 << 10  # more than there are threads that read
+
+class Turns:
+    """Blocks may be begun in their order, a few more than have been searched: the next one never has to wait."""
+
+    def __init__(self, n_ahead: int) -> None:
+        self._n_ahead = n_ahead
+        self._n_done = 0
+        self._change = threading.Condition()
+
+    def wait(self, number: int) -> None:
+        """Wait for the turn of a block, counted from 0."""
+        with self._change:
+            self._change.wait_for(lambda: number < self._n_done + self._n_ahead)
+
+    def done(self) -> None:
+        """Take note that a block has been searched."""
+        with self._change:
+            self._n_done += 1
+            self._change.notify_all()
+
+    def close(self) -> None:
+        """Let all threads go that wait."""
+        with self._change:
+            self._n_ahead = sys.maxsize
+            self._change.notify_all()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -32,7 +56,6 @@ class Fetched:
     raw : what was read; None when all images are kept on the device
     sent : the same on the device, to be waited for; None when it was not sent
     kept : where its images are kept, or are to be
-    was_sent : whether it takes one of the few places on the way
     """
 
     source: BlockSource
@@ -40,7 +63,6 @@ class Fetched:
     raw: RawParticles | None
     sent: Sent | None = None
     kept: KeptImages | None = None
-    was_sent: bool = False
 
     def on_device(self, rows: np.ndarray) -> RawParticles:
         """Return images of some rows of the block where it is searched, as far as they are there."""
@@ -80,11 +102,9 @@ class Sender:
 
     def __init__(self, half: Searcher, source: BlockSource, setup: Setup) -> None:
         self._half, self._device, self._source, self._setup = half, half.device, source, setup
-        self._room = threading.Semaphore(_AHEAD)
-        self._is_closed = False
 
     def fetch(self, indices: np.ndarray) -> Fetched:
-        """Read a block and send it ahead, unless it is there already; waits while enough is on its way."""
+        """Read a block and send it ahead, unless it is there already."""
         setup, optics_index = self._setup, self._setup.problem.particles.optics_index
         group, kept = int(optics_index[indices[0]]), None
         if not setup.is_of_tomograms and self._half.can_search:
@@ -94,10 +114,7 @@ class Sender:
         found = Fetched(source=self._source, indices=indices, raw=read_raw(self._source, indices), kept=kept)
         assert found.raw is not None
         if isinstance(found.raw.images, np.ndarray) and self._half.can_search:
-            self._room.acquire()
-            found.was_sent = True
-            if not self._is_closed:
-                self._send(found)
+            self._send(found)
         return found
 
     def _send(self, found: Fetched) -> None:
@@ -108,14 +125,3 @@ class Sender:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-
-    def close(self) -> None:
-        """Let threads go that wait to send."""
-        self._is_closed = True
-        self._room.release(_ENOUGH)
-
-    def done(self, fetched: Fetched) -> None:
-        """Take note that a block has been searched and nothing on the device reads its images any more."""
-        fetched.raw = fetched.sent = None
-        if fetched.was_sent:
-            self._room.release()
