@@ -7,15 +7,16 @@ import pytest
 
 from napari_autorefine.engine import batch_weights, expectation, second_pass
 from napari_autorefine.engine.batch_first import similar
-from napari_autorefine.engine.batch_pose import ResidentGrid, kernel_matrices, mean_poses
+from napari_autorefine.engine.batch_pose import ResidentGrid, kernel_matrices
 from napari_autorefine.engine.batch_shifts import Trials, correlations, log_likelihoods
 from napari_autorefine.engine.context import SearchGrid
 from napari_autorefine.engine.grids import make_orientation_grid
 from napari_autorefine.engine.images import move_and_mask
-from napari_autorefine.engine.mean_pose import mean_pose
+from napari_autorefine.engine.mean_pose import limits, mean_pose
 from napari_autorefine.engine.samples import fourier_samples
 from napari_autorefine.engine.shifts import shift_basis
 from napari_autorefine.engine.state import Sampling
+from napari_autorefine.kernels.mean_poses import mean_poses
 from napari_autorefine.model.symmetry import point_group
 
 
@@ -108,7 +109,7 @@ def test_mean_poses_are_those_of_each_particle() -> None:
     weights = rng.exponential(size=(5, 96, 20)).astype(np.float32)
     weights[:, 80:], weights[:, :, 17:] = 0, 0
     steps, operators = (0.5 * orientations.step_deg, grid.fine_step_A), orientations.group.operators
-    found, found_shifts = mean_poses(rotations, shifts, weights, operators, steps)
+    found, found_shifts = mean_poses(rotations, shifts, weights, operators, limits(steps))
     for i in range(5):
         expected, shift = mean_pose(rotations[i, :80], shifts[i, :17], weights[i, :80, :17], operators, steps)
         np.testing.assert_allclose(found[i], expected, atol=1e-6)

@@ -11,9 +11,11 @@ from oracles.slices import complex_noise, half_disc, sampling_matrices
 from scipy.spatial.transform import Rotation
 
 from napari_autorefine.kernels import _cuda
+from napari_autorefine.kernels import rotations as rotation_kernels
 from napari_autorefine.kernels._symmetrize import symmetrize_planes
 from napari_autorefine.kernels.backproject import backproject_cpu
 from napari_autorefine.kernels.ctf import ctf
+from napari_autorefine.kernels.mean_poses import mean_poses
 from napari_autorefine.kernels.moments import mean_power, weighted_power
 from napari_autorefine.kernels.positions import set_positions
 from napari_autorefine.kernels.project import project_cpu
@@ -171,6 +173,43 @@ def test_weights_that_are_equal_are_kept_together(to_twin: ToTwin) -> None:
     _cuda.launch_significant_weights(twin, 0.9, 6, False)
     np.testing.assert_array_equal(scores[0] > 0, np.arange(12) < 8)
     np.testing.assert_array_equal(to_host(twin) > 0, scores > 0)
+
+
+@pytest.mark.parametrize("n_child", [(1, 1), (4, 2)])
+def test_grid_rotations(to_twin: ToTwin, n_child: tuple[int, int]) -> None:
+    rng, n_angle = np.random.default_rng(20), 7
+    directions = Rotation.random(5 * n_child[0], random_state=rng).as_matrix()
+    radians = rng.uniform(0, 6, n_angle * n_child[1])
+    angles = np.stack([np.cos(radians), np.sin(radians)], axis=1)
+    orientations = rng.permutation(5 * n_angle * n_child[0] * n_child[1])
+    expected = rotation_kernels.grid_rotations(orientations, directions, angles, n_angle, n_child)
+    at = np.unravel_index(orientations[3], (5, n_angle, *n_child))
+    turn = Rotation.from_euler("z", -radians[at[1] * n_child[1] + at[3]]).as_matrix()
+    np.testing.assert_allclose(expected[3], turn @ directions[at[0] * n_child[0] + at[2]], atol=1e-14)
+    arrays = (to_twin(array) for array in (orientations, directions, angles))
+    found = _cuda.launch_grid_rotations(*arrays, n_angle, n_child)
+    np.testing.assert_allclose(to_host(found), expected, atol=1e-14)
+    matrix = rng.standard_normal((3, 3))
+    matrices = to_host(_cuda.launch_sampling_matrices(found, matrix))
+    np.testing.assert_allclose(matrices, rotation_kernels.sampling_matrices(expected, matrix), atol=1e-6)
+    np.testing.assert_allclose(matrices, np.swapaxes(expected, 1, 2) @ matrix, atol=1e-6)
+
+
+@pytest.mark.parametrize("group", ["C1", "D2", "O"])
+@pytest.mark.parametrize("dim", [2, 3])
+def test_mean_poses(to_twin: ToTwin, dim: int, group: str) -> None:
+    rng = np.random.default_rng(21)
+    middle, operators = Rotation.random(3, random_state=rng), Rotation.create_group(group)
+    near = Rotation.from_rotvec(rng.normal(0, 0.1, (3 * 150, 3)))
+    mates = operators[rng.integers(0, len(operators), 450)]
+    rotations = (near * middle[np.repeat(np.arange(3), 150)] * mates).as_matrix().reshape(3, 150, 3, 3)
+    shifts, weights = rng.normal(0, 2, (3, 11, dim)), rng.exponential(size=(3, 150, 11)).astype(np.float32)
+    weights[:, 140:], weights[1, :, 9:] = 0, 0
+    limits = float(np.cos(0.25)), 9.0
+    expected = mean_poses(rotations, shifts, weights, operators.as_matrix(), limits)
+    arrays = (to_twin(array) for array in (rotations, shifts, weights, operators.as_matrix()))
+    for found, own in zip(_cuda.launch_mean_poses(*arrays, limits), expected, strict=True):
+        np.testing.assert_allclose(to_host(found), own, atol=1e-9)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 1.0])

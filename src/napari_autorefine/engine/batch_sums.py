@@ -9,12 +9,13 @@ import numpy as np
 
 from napari_autorefine.engine.batch_fine import Fine, Posteriors
 from napari_autorefine.engine.batch_first import Batch
-from napari_autorefine.engine.batch_pose import mean_poses
 from napari_autorefine.engine.batch_shifts import Trials
 from napari_autorefine.engine.batch_weights import representatives
 from napari_autorefine.engine.device_sums import Weighted
 from napari_autorefine.engine.grids import N_CHILD
+from napari_autorefine.engine.mean_pose import limits
 from napari_autorefine.engine.second_pass import ParticleResult
+from napari_autorefine.kernels.mean_poses import mean_poses
 from napari_autorefine.kernels.moments import mean_power
 from napari_autorefine.kernels.shells import shell_sums
 from napari_autorefine.model.geometry import matrix_to_euler
@@ -120,7 +121,7 @@ def sums_of_group(batch: Batch, fine: Fine, found: Posteriors) -> tuple[Numbers,
     old_A, prior_A = (xp.asarray(values[fine.rows]) for values in (block.old_origin_A, block.origin_prior_A))
     total_A = old_A[:, None] + grid.fine_shifts_A[fine.shifts]
     steps = (0.5 * search.grid.orientations.step_deg, search.grid.fine_step_A)
-    rotations, origins_A = mean_poses(fine.rotations, total_A, weights, grid.operators, steps)
+    rotations, origins_A = mean_poses(fine.rotations, total_A, weights, grid.operators, limits(steps))
     of_rotation, of_shift = weights.sum(axis=2, dtype=np.float64), weights.sum(axis=1, dtype=np.float64)
     drawn = _drawn(fine, weights, search.settings.most_representatives)
     statistics, noise = _statistics(batch, fine, drawn)

@@ -1,8 +1,9 @@
 """Images on their way to GPUs.
 
 Threads that read ahead send what they have read through a queue of copies of their own, so that copies and the search
-of the block before overlap; blocks take turns, so that no more are read than there is room for. Where all images of an optics group fit into a share of a GPU's memory they are kept there:
-from the second iteration on nothing is read or sent.
+of the block before overlap; blocks take turns, so that no more are read than there is room for. Where all images of an
+optics group fit into a share of a GPU's memory they are kept there: from the second iteration on nothing is read or
+sent.
 """
 
 from __future__ import annotations

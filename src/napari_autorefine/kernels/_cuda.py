@@ -233,6 +233,65 @@ def launch_set_positions(flags: Any, width: int) -> Any:
     return positions
 
 
+def launch_grid_rotations(
+    orientations: Any, directions: Any, angles: Any, n_angle: int, n_child: tuple[int, int]
+) -> Any:
+    """Twin of :func:`napari_autorefine.kernels.rotations.grid_rotations`."""
+    xp = array_module(orientations)
+    n = len(orientations)
+    rotations = xp.empty((n, 3, 3), dtype=xp.float64)
+    if n:
+        arguments = (
+            xp.asarray(orientations, dtype=xp.int64, order="C"),
+            np.int32(n),
+            xp.asarray(directions, dtype=xp.float64, order="C"),
+            xp.asarray(angles, dtype=xp.float64, order="C"),
+            np.int32(n_angle),
+            np.int32(n_child[0]),
+            np.int32(n_child[1]),
+            rotations,
+        )
+        load_kernel("rotations", orientations, name="grid_rotations")((-(-n // THREADS),), (THREADS,), arguments)
+    return rotations
+
+
+def launch_sampling_matrices(rotations: Any, frequency_matrix: np.ndarray) -> Any:
+    """Twin of :func:`napari_autorefine.kernels.rotations.sampling_matrices`."""
+    xp = array_module(rotations)
+    n = len(rotations)
+    matrices = xp.empty((n, 3, 3), dtype=xp.float32)
+    if n:
+        factors = (np.float64(factor) for factor in np.ravel(frequency_matrix))
+        arguments = (xp.asarray(rotations, dtype=xp.float64, order="C"), np.int32(n), *factors, matrices)
+        load_kernel("rotations", rotations, name="sampling_matrices")((-(-n // THREADS),), (THREADS,), arguments)
+    return matrices
+
+
+def launch_mean_poses(
+    rotations: Any, shifts_A: Any, weights: Any, operators: Any, limits: tuple[float, float]
+) -> tuple[Any, Any]:
+    """Twin of :func:`napari_autorefine.kernels.mean_poses.mean_poses`."""
+    xp = array_module(weights)
+    n, dim = len(weights), shifts_A.shape[2]
+    turns, means = xp.empty((n, 3, 3), dtype=xp.float64), xp.empty((n, dim), dtype=xp.float64)
+    if weights.size:
+        arguments = (
+            xp.asarray(rotations, dtype=xp.float64, order="C"),
+            xp.asarray(shifts_A, dtype=xp.float64, order="C"),
+            xp.asarray(weights, dtype=xp.float32, order="C"),
+            *_shape(weights),
+            np.int32(dim),
+            xp.asarray(operators, dtype=xp.float64, order="C"),
+            np.int32(len(operators)),
+            np.float64(limits[0]),
+            np.float64(limits[1]),
+            turns,
+            means,
+        )
+        load_kernel("mean_poses", weights)((n,), (THREADS,), arguments)
+    return turns, means
+
+
 def launch_shell_sums(values: Any, shell: Any, n_shell: int) -> Any:
     """Twin of :func:`napari_autorefine.kernels.shells.shell_sums`."""
     xp = array_module(values)
