@@ -11,6 +11,9 @@ from napari_autorefine.kernels._cuda import launch_symmetrize
 from napari_autorefine.kernels._simd import BLOCK, interpolate_block, interpolate_real_block
 from napari_autorefine.xp import array_module
 
+# Compiled code is kept for as long as this file stays the same; of _simd.py, which goes into it, this is the mark.
+_SIMD = "f3fb75e3faeb"
+
 
 def symmetrize_planes(
     data: Any,

@@ -7,6 +7,8 @@ from numba import njit
 
 from napari_autorefine.kernels._simd import BLOCK, MOST_VOXELS, block_points, interpolate_block
 
+# Compiled code is kept for as long as this file stays the same; of _simd.py, which goes into it, this is the mark.
+_SIMD = "f3fb75e3faeb"
 _FAST = {"nsz", "arcp", "contract", "afn", "reassoc"}
 # Slices that are filled together, so many samples of each at a time: neighbouring orientations meet the same voxels.
 _SLICES, _SAMPLES = 64, 2 * BLOCK
