@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from oracles import half_sets, imaging, posterior
 
+from napari_autorefine.engine import batch_accuracy
 from napari_autorefine.engine.accuracy import (
     ROTATION_ERRORS_DEG,
     SHIFT_ERRORS_PX,
@@ -14,8 +15,9 @@ from napari_autorefine.engine.accuracy import (
     error_ladder,
     particle_accuracy,
 )
+from napari_autorefine.engine.batch_accuracy import image_accuracies
 from napari_autorefine.engine.iteration import expected_accuracy, half_context
-from napari_autorefine.engine.transfers import particle_optics
+from napari_autorefine.engine.transfers import block_optics, particle_optics
 from napari_autorefine.engine.workers import Workers
 
 EULER_DEG = np.array([20.0, 60.0, -40.0])
@@ -149,6 +151,31 @@ def test_the_expected_errors_of_a_half_set_are_means_over_its_particles(form: st
     assert mean.rot_deg == pytest.approx(np.mean([one[0] for one in own]))
     assert mean.trans_A == pytest.approx(np.mean([one[1] for one in own]))
     np.testing.assert_allclose(mean.orientability, np.mean([one[2] for one in own], axis=0))
+
+
+@pytest.mark.parametrize("piece", [1, 1 << 28])
+@pytest.mark.parametrize("noise", [0.05, 1.0, 1e9])
+@pytest.mark.parametrize("case", [half_sets.Case(), half_sets.Case(is_premultiplied=True)])
+def test_errors_of_many_images_at_once_are_those_of_each(
+    case: half_sets.Case, noise: float, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_accuracy, "_PIECE_BYTES", piece)
+    found = half_sets.run(case)
+    job, seeds = found.job, np.arange(4)
+    model = half_sets.tiny_model(job.grid.orientations.n_dir)
+    model = replace(model, sigma2_noise=model.sigma2_noise * noise)
+    context = half_context(found.setup, model, 1, job.plan, job.geometries, 1)
+    for geometry in job.geometries:
+        chosen = np.flatnonzero(found.setup.problem.particles.optics_index == geometry.index)[:4]
+        euler = job.source.poses.euler_deg[chosen]
+        together = image_accuracies(
+            context, geometry, euler, block_optics(job.source, geometry, chosen), seeds, half_sets.N_SHELL
+        )
+        for i, own in enumerate(together):
+            seen = particle_optics(job.source, geometry, int(chosen[i]))
+            expected = particle_accuracy(context, geometry, euler[i], seen, int(seeds[i]), half_sets.N_SHELL)
+            assert own[:2] == expected[:2]
+            np.testing.assert_allclose(own[2], expected[2], atol=1e-6)
 
 
 def test_orientability_is_a_share_of_the_shells_without_the_origin() -> None:

@@ -19,7 +19,7 @@ from napari_autorefine.model.geometry import euler_to_matrix
 from napari_autorefine.xp import to_host
 
 DECISIVE = -np.log(0.01)
-_RUNGS_AT_ONCE, _FRACTION = 8, 8
+RUNGS_AT_ONCE, _FRACTION = 8, 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,14 +66,14 @@ def particle_accuracy(
 
     own = slices_of(np.array(euler_deg)[None])[0]
     rung, density = 0, None
-    for start in range(0, len(ROTATION_ERRORS_DEG), _RUNGS_AT_ONCE):
-        errors = ROTATION_ERRORS_DEG[start : start + _RUNGS_AT_ONCE]
+    for start in range(0, len(ROTATION_ERRORS_DEG), RUNGS_AT_ONCE):
+        errors = ROTATION_ERRORS_DEG[start : start + RUNGS_AT_ONCE]
         trials = np.tile(euler_deg, (len(errors), 1))
         trials[:, angle] += errors
         difference = slices_of(trials) - own
         density = 0.5 * weight * (difference.real**2 + difference.imag**2)
         evidence = to_host(density.sum(axis=1))
-        within = _first_decisive(evidence)
+        within = first_decisive(evidence)
         rung, density = start + within, density[within]
         if evidence[within] > DECISIVE:
             break
@@ -81,7 +81,7 @@ def particle_accuracy(
     per_shell = np.bincount(shell, weights=to_host(density), minlength=n_shell)
     axis = int(rng.integers(2 if geometry.samples.dim == 2 and seen.views is None else 3))
     power = to_host(weight * (own.real**2 + own.imag**2))
-    shift_rung = _first_decisive(_shift_evidence(power, seen.coordinates(geometry, axis), geometry.samples.box_size))
+    shift_rung = first_decisive(_shift_evidence(power, seen.coordinates(geometry, axis), geometry.samples.box_size))
     total = per_shell.sum()
     return (
         float(ROTATION_ERRORS_DEG[rung]),
@@ -98,7 +98,12 @@ def _shift_evidence(power: np.ndarray, coordinates: np.ndarray, box_size: int) -
     """
     fraction = 1 if np.issubdtype(coordinates.dtype, np.integer) else _FRACTION
     columns = np.bincount(np.rint(np.abs(coordinates) * fraction).astype(np.int64), weights=power)
-    turns = np.outer(SHIFT_ERRORS_PX, np.arange(len(columns))) * (2 * np.pi / (fraction * box_size))
+    return shift_errors_evidence(columns, fraction * box_size)
+
+
+def shift_errors_evidence(columns: np.ndarray, period: int) -> np.ndarray:
+    """Evidence (n_error,) against the shift errors of the ladder, by the power (n,) at columns of a ``period``."""
+    turns = np.outer(SHIFT_ERRORS_PX, np.arange(len(columns))) * (2 * np.pi / period)
     evidence: np.ndarray = (1.0 - np.cos(turns)) @ columns
     return evidence
 
@@ -136,6 +141,7 @@ class ParticleOptics:
         return np.ravel(along_x * samples.x + along_y * samples.y)
 
 
-def _first_decisive(evidence: np.ndarray) -> int:
+def first_decisive(evidence: np.ndarray) -> int:
+    """Position of the first decisive evidence (n_rung,), the last if none is."""
     decisive = np.flatnonzero(evidence > DECISIVE)
     return int(decisive[0]) if len(decisive) else len(evidence) - 1

@@ -8,6 +8,7 @@ from math import ceil
 import numpy as np
 
 from napari_autorefine.engine.accuracy import Accuracy, particle_accuracy
+from napari_autorefine.engine.batch_accuracy import image_accuracies
 from napari_autorefine.engine.block import BlockResult
 from napari_autorefine.engine.context import GroupGeometry, GroupModel, HalfContext
 from napari_autorefine.engine.device import in_turn, resident_context, resident_geometry
@@ -19,7 +20,7 @@ from napari_autorefine.engine.setup import Setup
 from napari_autorefine.engine.source import BlockSource
 from napari_autorefine.engine.state import HalfModel
 from napari_autorefine.engine.sums import HalfStatistics, PoseTable, new_norms
-from napari_autorefine.engine.transfers import particle_optics
+from napari_autorefine.engine.transfers import block_optics, particle_optics
 from napari_autorefine.engine.workers import Workers
 from napari_autorefine.events import Message, Progress
 from napari_autorefine.xp import is_out_of_memory, on_device, release_device_memory
@@ -92,7 +93,10 @@ def expected_accuracy(
         try:
             with on_device(device):
                 resident = tuple(resident_geometry(g, device) for g in geometries)
-                return _accuracy_of(setup, source, resident_context(half, device), resident, in_turn)
+                there = resident_context(half, device)
+                if setup.data_dim == 2 and setup.tilts is None:
+                    return _accuracy_together(setup, source, there, resident)
+                return _accuracy_of(setup, source, there, resident, in_turn)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -118,6 +122,24 @@ def _accuracy_of(
         results[i] = particle_accuracy(half, geometry, source.poses.euler_deg[chosen[i]], seen, seed, setup.n_shell)
 
     each(estimate, range(len(chosen)))
+    return _mean_accuracy(results)
+
+
+def _accuracy_together(
+    setup: Setup, source: BlockSource, half: HalfContext, geometries: tuple[GroupGeometry, ...]
+) -> Accuracy:
+    """Compare all images of an optics group at once, as devices like it."""
+    chosen = setup.members(1)[:_N_ACCURACY]
+    optics_index, results = setup.problem.particles.optics_index[chosen], []
+    for geometry in geometries:
+        own = chosen[optics_index == geometry.index]
+        if len(own):
+            seen, seeds = block_optics(source, geometry, own), setup.options.random_seed + own
+            results += image_accuracies(half, geometry, source.poses.euler_deg[own], seen, seeds, setup.n_shell)
+    return _mean_accuracy(results)
+
+
+def _mean_accuracy(results: list[tuple[float, float, np.ndarray]]) -> Accuracy:
     rot, trans, shares = zip(*results, strict=True)
     return Accuracy(
         rot_deg=float(np.mean(rot)), trans_A=float(np.mean(trans)), orientability=np.mean(np.array(shares), axis=0)

@@ -106,13 +106,17 @@ def image_ctfs(source: BlockSource, geometry: GroupGeometry, indices: np.ndarray
 
 def particle_optics(source: BlockSource, geometry: GroupGeometry, particle: int) -> ParticleOptics:
     """Return how one particle shows the map, without its image."""
-    row, views = np.array([particle]), None
-    if source.tilts is not None:
-        found, views = stack_transfer(source, geometry, particle), source.tilts.views(particle)
-    else:
-        ctf_volumes, multiplicity = read_weights(source, row)
-        found = block_transfer(source, geometry, row, RawParticles(ctf=ctf_volumes, multiplicity=multiplicity))
-    return ParticleOptics(model_ctf=found.model_ctf, precision=found.precision, views=views)
+    if source.tilts is None:
+        return block_optics(source, geometry, np.array([particle]))
+    found = stack_transfer(source, geometry, particle)
+    return ParticleOptics(model_ctf=found.model_ctf, precision=found.precision, views=source.tilts.views(particle))
+
+
+def block_optics(source: BlockSource, geometry: GroupGeometry, indices: np.ndarray) -> ParticleOptics:
+    """Return how images or volumes show the map, without them."""
+    ctf_volumes, multiplicity = read_weights(source, indices)
+    found = block_transfer(source, geometry, indices, RawParticles(ctf=ctf_volumes, multiplicity=multiplicity))
+    return ParticleOptics(model_ctf=found.model_ctf, precision=found.precision)
 
 
 def _ones(n: int, geometry: GroupGeometry) -> Any:
