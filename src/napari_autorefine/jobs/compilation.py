@@ -15,7 +15,10 @@ from numba.core.dispatcher import Dispatcher
 from napari_autorefine import engine, kernels
 from napari_autorefine.events import Message
 
-_SEARCH = ("project", "backproject", "moments", "table", "ctf", "expectation", "grids")
+_SEARCH = (
+    *("project", "backproject", "moments", "table", "ctf", "_symmetrize", "mean_poses"),
+    *("expectation", "grids", "neighborhoods", "shifts", "particle_sums"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
