@@ -11,16 +11,18 @@ from typing import Any
 
 import numpy as np
 
+from napari_autorefine.engine.batch_candidates import BatchCandidates, FlaggedCandidates, ListedCandidates
 from napari_autorefine.engine.batch_pose import ResidentGrid, kernel_matrices
 from napari_autorefine.engine.batch_shifts import Trials, correlations, log_likelihoods
 from napari_autorefine.engine.batch_weights import Kept, keep, only_winners, ranking, significant
 from napari_autorefine.engine.context import SamplePart
 from napari_autorefine.engine.expectation import make_slices
-from napari_autorefine.engine.first_pass import CROWDED, PARENT_REACH, own_candidates, reach_of
+from napari_autorefine.engine.first_pass import CROWDED, PARENT_REACH, reach_of
 from napari_autorefine.engine.images import PreparedImages
 from napari_autorefine.engine.search import Search, SearchSettings
 from napari_autorefine.engine.slices import SharedSlices
-from napari_autorefine.xp import array_module, beside, to_host
+from napari_autorefine.kernels.positions import set_positions
+from napari_autorefine.xp import array_module, beside
 
 SPARE_BYTES = 256 << 20  # what a GPU works through while the launches of a group are made
 _N_RANKED = 16  # particles that are scored in both ways before TF32 is used
@@ -121,20 +123,15 @@ def first_pass_of_batch(batch: Batch) -> Iterator[FirstFound]:
     """Coarse search of all particles of a batch."""
     search, xp = batch.search, batch.xp
     priors, shared = batch.priors, search.shared
-    if shared is not None:
+    candidates: BatchCandidates | None
+    if shared is None:
+        candidates = ListedCandidates.of_search(search, priors)
+    else:
         log_prior = np.repeat(search.block.half.log_pdf_direction, search.grid.orientations.n_psi)
-        near = _near_parents(batch, shared, priors)
-        if near is None:
+        candidates = _near_parents(batch, shared, log_prior)
+        if candidates is None:
             yield _whole_grid(batch, shared, log_prior, priors)
             return
-        candidates = [(ids, log_prior[ids]) for ids in near]
-    else:
-        n_psi = search.grid.orientations.n_psi
-        candidates = []
-        for i in range(len(search.block.particles)):
-            own = own_candidates(search, i)
-            ids = own.dir_idx.astype(np.int64) * n_psi + own.psi_idx
-            candidates.append((ids, np.zeros(len(ids), np.float32) if search.settings.is_cc else own.log_prior))
     for part in _parts(batch, candidates):
         rows = xp.asarray(part.rows)
         yield _screened(batch, part, rows, priors[rows])
@@ -184,33 +181,25 @@ def _table_scores(batch: Batch, shared: SharedSlices) -> Any:
     )
 
 
-def _near_parents(batch: Batch, shared: SharedSlices, priors: Any) -> list[np.ndarray] | None:
+def _near_parents(batch: Batch, shared: SharedSlices, log_prior: np.ndarray) -> FlaggedCandidates | None:
     """Orientations worth comparing for each particle; None without parents or when there are too many."""
     block, parents = batch.search.block, shared.parents
     if parents is None:
         return None
     scores = parents.table.scores(batch.images, block.model, block.geometry.screen_shifts, is_cc=False, fast=batch.fast)
-    best = (scores + priors[None]).max(axis=2)
-    near = to_host(best > best.max(axis=0)[None] - np.float32(PARENT_REACH))
-    found = [parents.children(near[:, i]) for i in range(near.shape[1])]
-    if sum(len(ids) for ids in found) > CROWDED * len(found) * len(shared.dir_idx):
-        return None
-    return found
+    best = (scores + batch.priors[None]).max(axis=2)
+    alive = best > best.max(axis=0)[None] - np.float32(PARENT_REACH)
+    found = FlaggedCandidates.children(parents, alive, log_prior)
+    return None if found.sizes.sum() > CROWDED * len(found.sizes) * len(shared.dir_idx) else found
 
 
-def _parts(batch: Batch, candidates: list[tuple[np.ndarray, np.ndarray]]) -> Iterator[_Part]:
+def _parts(batch: Batch, candidates: BatchCandidates) -> Iterator[_Part]:
     """Cut a batch into parts of particles with about as many candidates, which are compared together."""
     samples, n_trans = batch.search.block.geometry.samples, len(batch.search.grid.shifts_A)
     per_rotation = 8 * max(samples.n_screen, samples.n_coarse - samples.n_screen) + 24 * n_trans + 200
-    sizes = np.array([len(ids) for ids, _ in candidates])
-    for rows in similar(sizes, sizes * per_rotation, batch.room):
-        n_rot = int(sizes[rows].max())
-        ids, priors = np.zeros((len(rows), n_rot), np.int64), np.full((len(rows), n_rot), -np.inf, np.float32)
-        for place, row in enumerate(rows):
-            own, log_prior = candidates[row]
-            ids[place, : len(own)], ids[place, len(own) :], priors[place, : len(own)] = own, own[0], log_prior
-        xp = batch.xp
-        yield _Part(rows=rows, orientations=xp.asarray(ids), log_prior=xp.asarray(priors))
+    for rows in similar(candidates.sizes, candidates.sizes * per_rotation, batch.room):
+        orientations, log_prior = candidates.of(rows)
+        yield _Part(rows=rows, orientations=orientations, log_prior=log_prior)
 
 
 def similar(sizes: np.ndarray, n_byte: np.ndarray, room: int, *, spare: int = SPARE_BYTES) -> list[np.ndarray]:
@@ -253,10 +242,8 @@ def _screened(batch: Batch, part: _Part, rows: Any, priors: Any) -> FirstFound:
     if geometry.ring is not None and not settings.is_cc:
         best = scores.max(axis=2)
         alive = best > best.max(axis=1)[:, None] - _reach(batch, rows)[:, None]
-        n_rot, most = alive.shape[1], int(alive.sum(axis=1).max())
-        position = xp.arange(n_rot, dtype=np.int64)[None, :]
-        chosen = xp.sort(xp.where(alive, position, position + n_rot), axis=1)[:, :most]
-        is_alive, chosen = chosen < n_rot, chosen % n_rot
+        chosen = set_positions(alive, int(alive.sum(axis=1).max()))
+        is_alive = xp.take_along_axis(alive, chosen, axis=1)
         ids = xp.take_along_axis(ids, chosen, axis=1)
         log_prior = xp.where(is_alive, xp.take_along_axis(log_prior, chosen, axis=1), np.float32(-np.inf))
         scores = xp.take_along_axis(scores, chosen[:, :, None], axis=1)
