@@ -139,11 +139,24 @@ def job_section(found: JobResult, single: float, *, is_judged: bool) -> list[Che
             f"{one.search_s:.2f}",
             f"{one.operations / max(one.search_s, 1e-9) / single:.1%}",
             f"{one.other_s:.2f}",
+            str(one.n_block),
+            f"{one.busy_s / max(one.search_s, 1e-9):.0%}",
+            f"{one.waited_s / max(one.search_s, 1e-9):.0%}",
         )
         for one in found.iterations
     ]
     columns = ("iteration", "search", "fine step, °", "size, px", "search, s", "share of the product", "the rest, s")
+    columns += ("blocks", "GPU has a block", "host waits for it")
     say(table(columns, rows))
+    busy, waited, search = (
+        sum(getattr(one, n) for one in found.iterations) for n in ("busy_s", "waited_s", "search_s")
+    )
+    if search:
+        say(
+            f"The GPU had a block to work on during {busy / search:.0%} of the search, and the host waited for it during"
+            f" {waited / search:.0%}: launches, not the GPU, set the pace for at most {max(busy - waited, 0) / search:.0%}"
+            f" of the search; reading, sending and sums on the CPU for {max(search - busy, 0) / search:.0%}.\n"
+        )
     say(
         f"From files to final maps {found.seconds:.1f} s, of which {found.before_s:.1f} s before the first search;"
         f" {found.resolution_A:.2f} A, median angular error {found.angle_deg:.2f}°.\n"

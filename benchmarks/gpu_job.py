@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gpu_load import Load, measuring
 from gpu_rates import Counter, counting
 
 from napari_autorefine.engine.loop import refine as refine_arrays
@@ -85,7 +86,7 @@ def make_set(folder: Path, size: JobSize, *, snr: float = 0.06) -> Iterator[Even
 
 @dataclass(slots=True, kw_only=True)
 class IterationTime:
-    """Seconds of an iteration's expectation step and of the rest, and what the step carried out."""
+    """Seconds of an iteration's expectation step and of the rest, what the step carried out, and the load of the GPU."""
 
     iteration: int
     search_s: float
@@ -94,6 +95,9 @@ class IterationTime:
     step_deg: float
     size_px: int
     is_local: bool
+    busy_s: float
+    waited_s: float
+    n_block: int
 
 
 @dataclass(slots=True, kw_only=True)
@@ -118,8 +122,9 @@ class JobResult:
 class _Clock:
     """Sorts the time between events: expectation step or anything else."""
 
-    def __init__(self, counter: Counter) -> None:
+    def __init__(self, counter: Counter, load: Load, device: int) -> None:
         self.began = self.last = time.perf_counter()
+        self.load, self.device = load, device
         self.counter, self.search_s, self.other_s, self.before_s = counter, 0.0, 0.0, 0.0
         self.is_searching = False
 
@@ -132,15 +137,17 @@ class _Clock:
         else:
             self.other_s += spent
         if isinstance(event, Progress):
-            is_searching = event.stage == "expectation" or event.stage.startswith("reference of half-set")
+            is_searching = event.stage == "expectation" or " of half-set" in event.stage
             if is_searching and not self.is_searching and not self.before_s:
                 self.before_s = now - self.began
             self.is_searching = is_searching
         if not isinstance(event, IterationDone):
             return None
+        busy_s, waited_s, n_block = self.load.take(self.device)
         found = IterationTime(
             iteration=event.iteration, search_s=self.search_s, other_s=self.other_s, operations=self.counter.take(),
             step_deg=event.angular_step_deg, size_px=event.current_size, is_local=event.is_local,
+            busy_s=busy_s, waited_s=waited_s, n_block=n_block,
         )  # fmt: skip
         self.search_s = self.other_s = 0.0
         return found
@@ -155,9 +162,9 @@ def run_job(folder: Path, size: JobSize, device: int, *, threads: int, limit_s: 
         offset_step_px=2.0, random_seed=1, gpu=str(device), threads=threads, tf32=tf32,
         max_iterations=size.max_iterations,
     )  # fmt: skip
-    result, counter, refined = JobResult(), Counter(), ""
-    with counting(counter, device):
-        clock, events = _Clock(counter), refine(params)
+    result, counter, load, refined = JobResult(), Counter(), Load(), ""
+    with counting(counter, device), measuring(load, device):
+        clock, events = _Clock(counter, load, device), refine(params)
         for event in events:
             done = clock.see(event)
             if done is not None:

@@ -24,7 +24,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The script as a module."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     yield importlib.import_module("gpu")
-    for name in ("gpu", "gpu_job", "gpu_rates"):
+    for name in ("gpu", "gpu_job", "gpu_load", "gpu_rates"):
         sys.modules.pop(name, None)
 
 
@@ -63,6 +63,11 @@ def test_every_section_is_printed_and_targets_are_judged(
     for section in ("## Rates", "## Kernels", "## Scoring", "## Job", "## Targets"):
         assert section in text
     assert "Stand-in 0" in text and "| project |" in text and "TFLOP/s" in text
+    assert "The GPU had a block to work on" in text
+    loads = [line.split(" | ")[-3:] for line in text.splitlines() if line.startswith(("| 1 | global", "| 2 |"))]
+    assert len(loads) == 2
+    for blocks, busy, waited in loads:
+        assert int(blocks) == 2 and 0 < int(busy.rstrip("%")) <= 100 and 0 <= int(waited.rstrip("% |")) <= 100
     assert "| 1 | global |" in text and "| 2 |" in text
     verdicts = [line for line in text.splitlines() if line.endswith(("| met |", "| MISSED |"))]
     assert len(verdicts) == 7

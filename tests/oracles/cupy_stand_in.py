@@ -13,6 +13,7 @@ import importlib.machinery
 import operator
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -97,10 +98,13 @@ class Device:
 
 
 class Event:
-    """``cupy.cuda.Event``: a mark in a queue of copies, and on which device."""
+    """``cupy.cuda.Event``: a mark in a queue, on which device, and when it was reached."""
 
     def __init__(self) -> None:
-        self.device = MACHINE.current
+        self.device, self.reached_s = MACHINE.current, float("nan")
+
+    def record(self) -> None:
+        self.reached_s = time.perf_counter()
 
 
 class Stream:
@@ -119,6 +123,9 @@ class Stream:
         with MACHINE.lock:
             MACHINE.sent += 1
         return Event()
+
+    def synchronize(self) -> None:
+        """Nothing is ever under way."""
 
     def wait_event(self, event: Event) -> None:
         if event.device != MACHINE.current:
@@ -340,6 +347,8 @@ class _Cupy(ModuleType):
         self.cuda = SimpleNamespace(
             Device=Device,
             Stream=Stream,
+            Event=Event,
+            get_elapsed_time=lambda begin, end: 1e3 * (end.reached_s - begin.reached_s),
             get_current_stream=lambda: Stream(non_blocking=True),
             runtime=runtime,
         )

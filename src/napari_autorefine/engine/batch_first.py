@@ -22,7 +22,7 @@ from napari_autorefine.engine.images import PreparedImages
 from napari_autorefine.engine.search import Search, SearchSettings
 from napari_autorefine.engine.slices import SharedSlices
 from napari_autorefine.kernels.positions import set_positions
-from napari_autorefine.xp import array_module, beside
+from napari_autorefine.xp import array_module, beside, to_host
 
 SPARE_BYTES = 256 << 20  # what a GPU works through while the launches of a group are made
 _N_RANKED = 16  # particles that are scored in both ways before TF32 is used
@@ -242,7 +242,7 @@ def _screened(batch: Batch, part: _Part, rows: Any, priors: Any) -> FirstFound:
     if geometry.ring is not None and not settings.is_cc:
         best = scores.max(axis=2)
         alive = best > best.max(axis=1)[:, None] - _reach(batch, rows)[:, None]
-        chosen = set_positions(alive, int(alive.sum(axis=1).max()))
+        chosen = set_positions(alive, int(to_host(alive.sum(axis=1)).max()))
         is_alive = xp.take_along_axis(alive, chosen, axis=1)
         ids = xp.take_along_axis(ids, chosen, axis=1)
         log_prior = xp.where(is_alive, xp.take_along_axis(log_prior, chosen, axis=1), np.float32(-np.inf))
