@@ -148,15 +148,7 @@ def job_section(found: JobResult, single: float, *, is_judged: bool) -> list[Che
     columns = ("iteration", "search", "fine step, °", "size, px", "search, s", "share of the product", "the rest, s")
     columns += ("blocks", "GPU has a block", "host waits for it")
     say(table(columns, rows))
-    busy, waited, search = (
-        sum(getattr(one, n) for one in found.iterations) for n in ("busy_s", "waited_s", "search_s")
-    )
-    if search:
-        say(
-            f"The GPU had a block to work on during {busy / search:.0%} of the search, and the host waited for it during"
-            f" {waited / search:.0%}: launches, not the GPU, set the pace for at most {max(busy - waited, 0) / search:.0%}"
-            f" of the search; reading, sending and sums on the CPU for {max(search - busy, 0) / search:.0%}.\n"
-        )
+    say(load_text(found))
     say(
         f"From files to final maps {found.seconds:.1f} s, of which {found.before_s:.1f} s before the first search;"
         f" {found.resolution_A:.2f} A, median angular error {found.angle_deg:.2f}°.\n"
@@ -178,6 +170,19 @@ def job_section(found: JobResult, single: float, *, is_judged: bool) -> list[Che
             ),
         ]
     return checks
+
+
+def load_text(found: JobResult) -> str:
+    """Return what share of the searches is the GPU's, and what launches and the CPU make of it at most."""
+    names = ("busy_s", "waited_s", "search_s")
+    busy, waited, search = (sum(getattr(one, name) for one in found.iterations) for name in names)
+    if not search:
+        return ""
+    return (
+        f"The GPU had a block to work on during {busy / search:.0%} of the search, and the host waited for it during"
+        f" {waited / search:.0%}: launches set the pace for at most {max(busy - waited, 0) / search:.0%} of the search,"
+        f" reading, sending and sums on the CPU for {max(search - busy, 0) / search:.0%}.\n"
+    )
 
 
 def twin_checks(found: list[TwinResult]) -> list[Check]:

@@ -86,7 +86,7 @@ def make_set(folder: Path, size: JobSize, *, snr: float = 0.06) -> Iterator[Even
 
 @dataclass(slots=True, kw_only=True)
 class IterationTime:
-    """Seconds of an iteration's expectation step and of the rest, what the step carried out, and the load of the GPU."""
+    """Seconds of an iteration's expectation step and of the rest, what the step carried out, and the GPU's load."""
 
     iteration: int
     search_s: float

@@ -1,8 +1,8 @@
 """How busy a GPU is while it searches: how long it has blocks to work on, and how long the host waits for it.
 
-Used by ``benchmarks/gpu.py``. Between the launch of a block's first kernel and the end of its last one, as events on the
-GPU tell, kernels run or wait for the next launch. While the host waits for results they run. So the GPU computes for no
-longer than the first time, and for no shorter than the second.
+Used by ``benchmarks/gpu.py``. Between the launch of a block's first kernel and the end of its last one, as events on
+the GPU tell, kernels run or wait for the next launch. While the host waits for results they run. So the GPU computes
+for no longer than the first time, and for no shorter than the second.
 """
 
 from __future__ import annotations

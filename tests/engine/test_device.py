@@ -225,6 +225,27 @@ def test_blocks_that_are_read_faster_than_the_first_do_not_keep_it_waiting(
     assert counts.count(1) == 16
 
 
+@pytest.mark.parametrize("name", ["global", "local", "correlation"])
+def test_the_size_of_blocks_changes_nothing(machine: Machine, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = replace(CASES[name], n_particle=24)
+    for size in (2, 5, device_module.LARGEST_BATCH):
+        monkeypatch.setattr(device_team, "LARGEST_BATCH", size)
+        assert_same(half_sets.run(replace(case, devices=(0,))), on_host(case))
+
+
+@pytest.mark.parametrize("name", ["global", "local"])
+def test_what_is_launched_does_not_grow_with_the_particles(machine: Machine, name: str) -> None:
+    calls, waits = [], []
+    for n in (16, 64):
+        half_sets.run(replace(CASES[name], n_particle=16, devices=(0,)))  # tables that are kept
+        machine.calls = machine.waits = 0
+        half_sets.run(replace(CASES[name], n_particle=n, devices=(0,)))
+        calls.append(machine.calls)
+        waits.append(machine.waits)
+    assert calls[1] < 1.1 * calls[0] < 1000  # two blocks, and what a half-set needs
+    assert waits[1] <= waits[0] < 40
+
+
 def serving_devices(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Devices in the order of the blocks they begin; the first blocks of two devices wait for each other."""
     served: list[int] = []

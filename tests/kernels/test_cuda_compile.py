@@ -16,7 +16,7 @@ from napari_autorefine.kernels import _load
 STEMS = sorted(path.stem for path in _load.FOLDER.glob("*.cu"))
 ARCHITECTURES = (70, 75, 80, 86, 90, 100, 120)
 # The phase of the contrast transfer function loses its digits in float32; long sums are kept in double precision.
-DOUBLE_PRECISION = {"ctf", "mean_poses", "rotations", "shells", "significance"}
+DOUBLE_PRECISION = {"ctf", "mean_poses", "residuals", "rotations", "shells", "significance"}
 
 
 @functools.cache

@@ -19,6 +19,7 @@ from napari_autorefine.kernels.mean_poses import mean_poses
 from napari_autorefine.kernels.moments import mean_power, weighted_power
 from napari_autorefine.kernels.positions import set_positions
 from napari_autorefine.kernels.project import project_cpu
+from napari_autorefine.kernels.residuals import Compared, residual_sums
 from napari_autorefine.kernels.shells import shell_sums
 from napari_autorefine.kernels.significance import significant_weights
 from napari_autorefine.kernels.table import add_rows
@@ -210,6 +211,39 @@ def test_mean_poses(to_twin: ToTwin, dim: int, group: str) -> None:
     arrays = (to_twin(array) for array in (rotations, shifts, weights, operators.as_matrix()))
     for found, own in zip(_cuda.launch_mean_poses(*arrays, limits), expected, strict=True):
         np.testing.assert_allclose(to_host(found), own, atol=1e-9)
+
+
+@pytest.mark.parametrize("has_precision", [False, True])
+def test_residual_sums(to_twin: ToTwin, has_precision: bool) -> None:
+    rng, n_image, n_sample, n_shell = np.random.default_rng(22), 5, 300, 12
+
+    def real(*shape: int) -> np.ndarray:
+        return rng.uniform(0.5, 2, shape).astype(np.float32)
+
+    arrays: dict[str, Any] = {
+        "masked": complex_noise(rng, n_image, n_sample), "contrast": real(n_image, n_sample),
+        "ctf": real(n_image, n_sample), "score_weight": real(n_sample),
+        "precision": real(n_image, n_sample) if has_precision else None,
+        "shell": rng.integers(0, 9, n_sample).astype(np.int32),
+        "use_for_scale": (real(n_shell) > 1).astype(np.float32), "use_for_intensity": real(n_shell),
+    }  # fmt: skip
+    at, cross, power, total = np.array([3, 0, 4]), real(3, n_sample), real(3, n_sample), real(3)
+    intensity = rng.uniform(0.5, 2, 3)
+    noise, sums = residual_sums(Compared(**arrays), at, (cross, power), total, intensity)
+    own = {name: one[at].astype(np.complex128) for name, one in arrays.items() if one is not None and one.ndim == 2}
+    square, factor = np.abs(own["masked"]) ** 2, own["contrast"].real
+    residual = total[:, None] * square - 2 * factor * cross + factor**2 * power
+    expected = [np.bincount(arrays["shell"], weights=row, minlength=n_shell) for row in residual]
+    np.testing.assert_allclose(noise, expected, rtol=1e-6, atol=1e-6)
+    weight = arrays["score_weight"] * (own["precision"].real if has_precision else 1)
+    used = arrays["use_for_intensity"][arrays["shell"]] * weight
+    np.testing.assert_allclose(sums[:, 0], (weight * square).sum(axis=1), rtol=1e-6)
+    np.testing.assert_allclose(sums[:, 3], (used * factor * cross).sum(axis=1) / intensity, rtol=1e-6)
+    there = Compared(**{name: None if one is None else to_twin(one) for name, one in arrays.items()})
+    moments = to_twin(cross), to_twin(power)
+    found = _cuda.launch_residual_sums(there, to_twin(at), moments, to_twin(total), to_twin(intensity))
+    np.testing.assert_allclose(to_host(found[0]), noise, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(to_host(found[1]), sums, rtol=1e-6)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 1.0])

@@ -22,6 +22,7 @@ from napari_autorefine.engine.images import PreparedImages
 from napari_autorefine.engine.search import Search, SearchSettings
 from napari_autorefine.engine.slices import SharedSlices
 from napari_autorefine.kernels.positions import set_positions
+from napari_autorefine.kernels.residuals import Compared
 from napari_autorefine.xp import array_module, beside, to_host
 
 SPARE_BYTES = 256 << 20  # what a GPU works through while the launches of a group are made
@@ -37,6 +38,7 @@ class Batch:
     room : bytes that slices and what is made from them may take at a time
     fast : products of the first pass in TF32
     priors : (n, n_trans) float32, log priors of the coarse shifts
+    compared : the images and what their residuals are summed with
     """
 
     search: Search
@@ -44,6 +46,7 @@ class Batch:
     room: int
     fast: bool
     priors: Any
+    compared: Compared
 
     @property
     def images(self) -> PreparedImages:
@@ -74,7 +77,19 @@ def make_batch(search: Search, grid: ResidentGrid, *, room: int) -> Batch:
     priors = (-0.5 * (total**2).sum(axis=2) / block.half.sigma_offset_A**2).astype(np.float32)
     if search.settings.is_cc:
         priors[:] = 0.0
-    return Batch(search=search, grid=grid, room=room, fast=False, priors=beside(priors, block.geometry.background))
+    like, images, half = block.geometry.background, block.images, block.half
+    assert images is not None
+    compared = Compared(
+        masked=images.masked,
+        contrast=images.contrast,
+        ctf=images.model_ctf,
+        score_weight=block.model.score_weight,
+        precision=images.precision,
+        shell=beside(block.geometry.model_shell.astype(np.int32), like),
+        use_for_scale=beside(half.use_for_scale, like),
+        use_for_intensity=beside(half.use_for_intensity, like),
+    )
+    return Batch(search=search, grid=grid, room=room, fast=False, priors=beside(priors, like), compared=compared)
 
 
 def can_be_batched(search: Search) -> bool:

@@ -17,7 +17,7 @@ from napari_autorefine.engine.mean_pose import limits
 from napari_autorefine.engine.second_pass import ParticleResult
 from napari_autorefine.kernels.mean_poses import mean_poses
 from napari_autorefine.kernels.moments import mean_power
-from napari_autorefine.kernels.shells import shell_sums
+from napari_autorefine.kernels.residuals import residual_sums
 from napari_autorefine.model.geometry import matrix_to_euler
 from napari_autorefine.xp import array_module, to_host
 
@@ -128,21 +128,22 @@ def sums_of_group(batch: Batch, fine: Fine, found: Posteriors) -> tuple[Numbers,
     values = _inserted(batch, fine, drawn)
     weight = batch.images.weight[at] * block.model.inverse_sigma2[None, :]
     offset_square = (of_shift * ((total_A - prior_A[:, None]) ** 2).sum(axis=2)).sum(axis=1)
-    scalars = [found.p_max, found.log_evidence, *statistics, offset_square, of_rotation.sum(axis=1)]
     origin_weight = drawn.amounts.sum(axis=1, dtype=np.float64) * weight[:, 0]
     origin = [values[:, :, 0].real.sum(axis=1, dtype=np.float64), origin_weight]
     of_direction = of_rotation.reshape(n, -1, N_CHILD).sum(axis=2)
-    columns = [xp.stack([*scalars, *origin], axis=1), origins_A, rotations.reshape(n, 9), noise, of_direction]
+    scalars = [xp.stack([found.p_max, found.log_evidence], axis=1), statistics]
+    scalars.append(xp.stack([offset_square, of_rotation.sum(axis=1), *origin], axis=1))
+    columns = [*scalars, origins_A, rotations.reshape(n, 9), noise, of_direction]
     sizes = np.cumsum([part.shape[1] for part in columns])[:-1]
     host = [np.ascontiguousarray(part) for part in np.split(to_host(xp.concatenate(columns, axis=1)), sizes, axis=1)]
     numbers = Numbers(
-        scalars=host[0].T[: len(scalars)],
-        origin=host[0].T[len(scalars) :],
-        origins_A=host[1],
-        rotations=host[2].reshape(n, 3, 3),
-        noise=host[3],
+        scalars=np.concatenate([host[0].T, host[1].T, host[2].T[:2]]),
+        origin=host[2].T[2:],
+        origins_A=host[3],
+        rotations=host[4].reshape(n, 3, 3),
+        noise=host[5],
         directions=to_host(fine.coarse) // grid.n_psi,
-        direction_weights=host[4],
+        direction_weights=host[6],
     )
     return numbers, Weighted(
         orientations=drawn.orientations.reshape(-1),
@@ -176,34 +177,10 @@ def _inserted(batch: Batch, fine: Fine, drawn: _Drawn) -> Any:
     return trials.averaged(drawn.weights, images.gain[at] * block.model.inverse_sigma2[None, :])
 
 
-def _statistics(batch: Batch, fine: Fine, drawn: _Drawn) -> tuple[list[Any], Any]:
-    """Scalars from "power" to "intensity_power", (n,) float64 each, and the residual power per shell (n, n_shell)."""
-    search, xp, images, at = batch.search, batch.xp, batch.images, fine.at
-    block, half, geometry = search.block, search.block.half, search.block.geometry
+def _statistics(batch: Batch, fine: Fine, drawn: _Drawn) -> tuple[Any, Any]:
+    """Scalars from "power" to "intensity_power", (n, 5), and the residual power per shell, (n, n_shell); float64."""
     cross = fine.trials.correlation(drawn.slices, drawn.weights)
     power = mean_power(drawn.slices.reshape(-1, drawn.slices.shape[2]), drawn.amounts)
-    masked, contrast = images.masked[at], images.contrast[at]
-    own_power = masked.real**2 + masked.imag**2
-    total = drawn.amounts.sum(axis=1)[:, None]
-    residual = total * own_power - 2.0 * contrast * cross + contrast**2 * power
-    shell = geometry.model_shell
-    intensity = xp.asarray(block.intensity[fine.rows].astype(np.float32))[:, None]
-    own_ctf, group_contrast = images.model_ctf[at] * intensity, contrast / intensity
-    of_scale = xp.asarray(half.use_for_scale[shell])[None, :]
-    score_weight = _score_weight(batch, at)
-    of_intensity = xp.asarray(half.use_for_intensity[shell])[None, :] * score_weight
-    scalars = [
-        score_weight * own_power,
-        of_scale * own_ctf * cross,
-        of_scale * own_ctf**2 * power,
-        of_intensity * group_contrast * cross,
-        of_intensity * group_contrast**2 * power,
-    ]
-    noise = shell_sums(residual, xp.asarray(shell.astype(np.int32)), search.settings.n_shell)
-    return [values.sum(axis=1, dtype=np.float64) for values in scalars], noise
-
-
-def _score_weight(batch: Batch, at: Any) -> Any:
-    """Inverse noise variances (n, n_sample) of the likelihood, in correlation iterations too."""
-    weight, precision = batch.search.block.model.score_weight[None, :], batch.images.precision
-    return weight if precision is None else weight * precision[at]
+    intensity = batch.xp.asarray(batch.search.block.intensity[fine.rows])
+    noise, scalars = residual_sums(batch.compared, fine.at, (cross, power), drawn.amounts.sum(axis=1), intensity)
+    return scalars, noise

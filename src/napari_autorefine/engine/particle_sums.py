@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from napari_autorefine.engine.search import Measured
+from napari_autorefine.kernels.residuals import add_residuals
 from napari_autorefine.xp import to_host
 
 
@@ -56,7 +56,7 @@ def particle_sums(
         to_host(particle.score_weight(whole)),
     )
     noise = np.zeros(n_shell)
-    sums = _add_up(
+    sums = add_residuals(
         noise,
         geometry.model_shell,
         (half.use_for_scale, half.use_for_intensity),
@@ -65,26 +65,3 @@ def particle_sums(
         (float(total), float(intensity)),
     )
     return ParticleSums(noise=noise, power=sums[0], scale=sums[1:3], intensity=sums[3:5])
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _add_up(noise, shells, uses, of_samples, moments, factors):  # type: ignore[no-untyped-def]
-    masked, contrast, ctf, score_weight = of_samples
-    cross, power = moments
-    total, intensity = factors
-    of_likelihood, scale_cross, scale_power, intensity_cross, intensity_power = 0.0, 0.0, 0.0, 0.0, 0.0
-    n_sample = len(shells)
-    for first in range(0, len(masked), n_sample):
-        for j in range(n_sample):
-            k, shell = first + j, shells[j]
-            own = masked[k].real * masked[k].real + masked[k].imag * masked[k].imag
-            c = np.float64(contrast[k])
-            noise[shell] += total * own - 2.0 * c * cross[k] + c * c * power[k]
-            of_likelihood += score_weight[k] * own
-            group_ctf = ctf[k] * intensity
-            scale_cross += uses[0][shell] * group_ctf * cross[k]
-            scale_power += uses[0][shell] * group_ctf * group_ctf * power[k]
-            group_contrast, use = c / intensity, uses[1][shell] * score_weight[k]
-            intensity_cross += use * group_contrast * cross[k]
-            intensity_power += use * group_contrast * group_contrast * power[k]
-    return of_likelihood, scale_cross, scale_power, intensity_cross, intensity_power

@@ -292,6 +292,36 @@ def launch_mean_poses(
     return turns, means
 
 
+def launch_residual_sums(
+    compared: Any, at: Any, moments: tuple[Any, Any], total: Any, intensity: Any
+) -> tuple[Any, Any]:
+    """Twin of :func:`napari_autorefine.kernels.residuals.residual_sums`."""
+    xp = array_module(total)
+    n, n_sample, n_shell = len(at), len(compared.shell), len(compared.use_for_scale)
+    noise, sums = xp.zeros((n, n_shell), dtype=xp.float64), xp.zeros((n, 5), dtype=xp.float64)
+    if n:
+        single = [compared.contrast, compared.ctf, compared.score_weight]
+        single.append(compared.contrast if compared.precision is None else compared.precision)
+        arguments = (
+            xp.asarray(at, dtype=xp.int64, order="C"),
+            np.int32(n),
+            np.int32(n_sample),
+            xp.asarray(compared.masked, dtype=xp.complex64, order="C"),
+            *(xp.asarray(one, dtype=xp.float32, order="C") for one in single),
+            np.int32(compared.precision is not None),
+            *(xp.asarray(one, dtype=xp.float32, order="C") for one in (*moments, total)),
+            xp.asarray(intensity, dtype=xp.float64, order="C"),
+            xp.asarray(compared.shell, dtype=xp.int32, order="C"),
+            xp.asarray(compared.use_for_scale, dtype=xp.float32, order="C"),
+            xp.asarray(compared.use_for_intensity, dtype=xp.float32, order="C"),
+            np.int32(n_shell),
+            noise,
+            sums,
+        )
+        load_kernel("residuals", total, name="residual_sums")((n,), (THREADS,), arguments)
+    return noise, sums
+
+
 def launch_shell_sums(values: Any, shell: Any, n_shell: int) -> Any:
     """Twin of :func:`napari_autorefine.kernels.shells.shell_sums`."""
     xp = array_module(values)
