@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,22 @@ def test_what_the_user_has_chosen_stays(form: Any, qtbot: Any) -> None:
     assert fields["particles"].remark.startswith("Taken in place of Refine3D/job001/run_it003_data.star")
 
 
+def test_a_set_fills_box_and_binning_of_a_map_from_tilt_series(made: Path, qtbot: Any) -> None:
+    from napari_autorefine.ui.forms import JobForm
+
+    form: Any = JobForm("reconstruct_particle", Project(made))
+    qtbot.addWidget(form)
+    form.set_values({"optimisation_set": "Refine3D/job001/run_optimisation_set.star"})
+    facts = known(form, qtbot)["optimisation_set"].facts
+    sizes = lambda: tuple(form.fields[name].read() for name in ("box_size_px", "binning"))  # noqa: E731
+    assert sizes() == (facts.box_px, facts.binning or 1.0) and facts.box_px == 20
+    form.set_filling._fill_sizes(replace(facts, binning=2.0, box_px=24))
+    assert sizes() == (24, 2.0)
+    form.set_values({"binning": 3.0})
+    form.set_filling._fill_sizes(replace(facts, binning=4.0, box_px=28))
+    assert sizes() == (28, 3.0)  # what the user has chosen stays
+
+
 def test_the_box_of_the_reference_is_compared_with_that_of_the_set(form: Any, qtbot: Any, made: Path) -> None:
     write_volume(made / "maps/other.mrc", ball(24, 5.0), 7.0)
     form.set_values({"optimisation_set": "sta/p_optimisation_set.star", "reference": "maps/other.mrc"})
@@ -296,3 +313,35 @@ def test_the_particles_of_a_set_are_colored_pointed_updated_and_split(
     pieces = [one for one in viewer.layers if one.name in {"TS_1", "TS_2"}]
     assert [len(one.data) for one in pieces] == [8, 8] and all(one.ndim == 3 for one in pieces)
     assert layer not in viewer.layers and arrows not in viewer.layers
+
+
+def test_layers_that_show_one_tomogram_at_a_time_are_updated(
+    project: Path, make_viewer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari.layers import Layer
+
+    from napari_autorefine.ui import background
+    from napari_autorefine.ui.particle_updates import take_table
+
+    monkeypatch.setattr(background, "_MANY_POINTS", 5)
+    path = project / "Refine3D/job001/run_it003_data.star"
+    viewer = make_viewer()
+    (points,) = (one for one in read_star_file(path) if one[2] == "points")
+    layer = viewer.add_layer(Layer.create(*background._thinned(points)))
+    follower = layer.metadata["autorefine"]["follower"]
+    follower.attach(layer, viewer)
+    viewer.dims.set_current_step(0, 1)
+    assert layer.data[:, 0].tolist() == [0] + [1] * 8
+    star = read_star(path)
+    table = star.loop("particles")
+    assert table is not None
+    moved = table.assign(rlnCenteredCoordinateZAngst=table["rlnCenteredCoordinateZAngst"] + 30)
+    newer = path.with_name("moved_data.star")
+    write_star(newer, {**star.tables, "particles": moved}, version=star.version)
+    before = layer.data.copy()
+    take_table(layer, newer)
+    newer.unlink()
+    np.testing.assert_allclose((layer.data - before) * layer.scale, [[0, 30, 0, 0]] * 9, atol=1e-6)
+    viewer.dims.set_current_step(0, 0)
+    assert layer.data[:, 0].tolist() == [0] * 8 + [1] and len(follower.data) == N_PARTICLE
+    np.testing.assert_allclose(follower.data[:, 1] * layer.scale[1], points[0][:, 1] * points[1]["scale"][1] + 30)

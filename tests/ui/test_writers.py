@@ -117,7 +117,9 @@ def test_points_of_all_micrographs_are_written_when_one_is_shown(on_micrographs:
 
     _, points, _ = read_star_file(on_micrographs(2))
     follower = background.PointsOfItem(points[0], points[1]["features"])
-    rows = follower.rows(1)
+    follower.item = 1
+    rows = follower.shown_rows(1)
+    assert len(rows) == 7
     own = {**points[1]["metadata"]["autorefine"], "follower": follower}
     arguments = {**points[1], "features": follower.features(rows), "metadata": {"autorefine": own}}
     _save(write_coordinates, tmp_path / "all.star", Layer.create(points[0][rows], arguments, "points"))

@@ -8,6 +8,7 @@ user left them.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -164,8 +165,9 @@ class LiveMaps:
 
     def close(self) -> None:
         """Let go of the viewer; the layers stay in it, unlocked."""
-        self._timer.stop()
-        self._fit_timer.stop()
+        for timer in (self._timer, self._fit_timer):
+            with suppress(RuntimeError):  # Qt may be gone before this
+                timer.stop()
         self._forget_requests()
         self.viewer.layers.events.removed.disconnect(self._on_removed)
         self.viewer.dims.events.ndisplay.disconnect(self._on_display)

@@ -75,8 +75,6 @@ def take_table(layer: Points, path: Path) -> None:
         The table cannot be read, or has other tomograms.
     """
     own = own_metadata(layer)
-    if own.get("follower") is not None:
-        raise InputError(f"{layer.name} has too many particles to be moved; open {path.name} instead.")
     rows = rows_with(read_star(path), path, "rlnTomoName")
     names = tuple(own.get("names", ()))
     if rows is None:
@@ -90,9 +88,13 @@ def take_table(layer: Points, path: Path) -> None:
     (data, arguments, _), *_ = tomo_coordinate_layers(rows, names=names) or [(None, {}, "")]
     if data is None:
         raise InputError(f"{path.name} holds no coordinates.")
-    layer.selected_data = set()
-    layer.data = np.asarray(data) * np.asarray(arguments["scale"]) / np.asarray(layer.scale)
-    layer.features = arguments["features"]
+    points = np.asarray(data) * np.asarray(arguments["scale"]) / np.asarray(layer.scale)
+    follower = own.get("follower")
+    if follower is not None:
+        follower.put(layer, points, arguments["features"])
+    else:
+        layer.selected_data = set()
+        layer.data, layer.features = points, arguments["features"]
     own["path"], own["has_origins"] = str(path), arguments["metadata"]["autorefine"]["has_origins"]
 
 

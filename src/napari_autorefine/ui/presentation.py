@@ -73,6 +73,11 @@ LOOKS: dict[tuple[str, str], Look] = {
     ("refine", "tomograms"): Look(empty="of the set"),
     ("refine", "trajectories"): Look(empty="of the set"),
     ("refine", "sigma_tilt_deg"): Look(empty="off"),
+    ("refine", "cluster"): Look(empty="none: this machine"),
+    ("refine", "scheduler"): Look(empty="none"),
+    ("refine", "tls_ca"): Look(empty="none"),
+    ("refine", "tls_cert"): Look(empty="none"),
+    ("refine", "tls_key"): Look(empty="none"),
     ("extract", "scale_size_px"): Look(empty="no rescaling"),
     ("extract", "bg_diameter_px"): Look(empty="75 % of box"),
     ("extract", "part_dir"): Look(empty="the output folder"),
@@ -117,7 +122,8 @@ NOTES: dict[tuple[str, str], str] = {
     ("refine", "Compute"): "Not asked for, as there is nothing to choose: Use parallel disc I/O? (no MPI processes"
     " could disturb each other), Number of pooled particles (work is shared between threads and devices"
     " automatically), Combine iterations through disc? (nothing is exchanged through the disc).",
-    ("refine", "Running"): "There are no MPI processes: one process uses all cores and GPUs.",
+    ("refine", "Running"): "There are no MPI processes: one process uses all cores and GPUs."
+    " Several machines: see Cluster file.",
 }
 """Remarks at the end of a tab, for those who follow a tutorial and look for a field."""
 

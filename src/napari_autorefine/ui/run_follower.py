@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -133,7 +134,8 @@ class RunFollower:
 
     def leave(self) -> None:
         """Follow nothing; a job goes on."""
-        self._timer.stop()
+        with suppress(RuntimeError):  # Qt may be gone before this
+            self._timer.stop()
         self._worker.forget("run")
         session, self.session = self.session, None
         if session is not None:

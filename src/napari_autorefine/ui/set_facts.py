@@ -23,10 +23,18 @@ _USED: tuple[Kind, ...] = ("particles", "tomograms", "map1", "map2", "mask")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetFacts(Facts):
-    """One line on an optimisation set, and where its files are; those that are not there are left out."""
+    """One line on an optimisation set, where its files are (those that are there), and how its particles are binned."""
 
     path: Path
     files: Mapping[Kind, Path] = field(default_factory=dict)
+    binning: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ParticleFacts(Facts):
+    """One line on a particle file, and how its particles are binned."""
+
+    binning: float | None = None
 
 
 def set_facts(path: Path, project: Path) -> Facts:
@@ -48,12 +56,13 @@ def set_facts(path: Path, project: Path) -> Facts:
     except InputError as error:
         return Facts(text=shortened_to_path(str(error), path), is_problem=True)
     names = [word for kind, word in _TOLD.items() if kind in files.files and kind not in dead]
+    binning = known.binning if isinstance(known, _ParticleFacts) else None
     text = known.text + (f"; with {' and '.join(names)}" if names else "")
     if dead:
         text += f"; not there: {', '.join(str(files[kind]) for kind in dead)}"
     if path.is_dir():
         text = f"{place.name}: {text}"
-    return SetFacts(text=text, box_px=known.box_px, pixel_A=known.pixel_A, path=place, files=found)
+    return SetFacts(text=text, box_px=known.box_px, pixel_A=known.pixel_A, path=place, files=found, binning=binning)
 
 
 def project_of_set(path: Path) -> Path | None:
@@ -95,7 +104,8 @@ def _of_particles(path: Path) -> Facts:
     parts += [f"{pixel:.4g} Å/px"] if pixel else []
     binning = _binning(optics, pixel)
     parts += [f"binning {binning:.4g}"] if binning else []
-    return Facts(text=", ".join(parts), box_px=None if box is None else round(box), pixel_A=pixel)
+    box_px = None if box is None else round(box)
+    return _ParticleFacts(text=", ".join(parts), box_px=box_px, pixel_A=pixel, binning=binning)
 
 
 def _particles(star: StarFile) -> pd.DataFrame | None:

@@ -21,7 +21,9 @@ _NAMED: Mapping[str, Kind] = {"particles": "particles", "tomograms": "tomograms"
 """Fields that stay empty: the job takes the files from the set."""
 _FILLED: Mapping[str, Kind] = {"reference": "map1", "mask": "mask"}
 """Fields that are filled in: maps, which another program may not take from the set."""
-_TAKES_MAPS = "refine"
+_TAKES_MAPS, _TAKES_SIZES = "refine", "reconstruct_particle"
+_SIZES = {"box_size_px": 0, "binning": 2}
+"""Fields that are filled in with the decimals they get: how the particles of the set were cut."""
 _OVERRIDING = (*_NAMED, "trajectories")
 
 
@@ -44,6 +46,7 @@ class SetFilling:
         self.form = form
         self._filled: dict[str, str] = {}
         self._known: SetFacts | None = None
+        self._filled_sizes: dict[str, float] = {}
 
     def update(self) -> None:
         """Take what has been found out about the set: grey names in empty fields, maps where there are none yet."""
@@ -57,6 +60,8 @@ class SetFilling:
             self._show_name(name, files.get(kind))
         if self.form.job == _TAKES_MAPS:
             self._fill(files)
+        if self.form.job == _TAKES_SIZES and known is not None:
+            self._fill_sizes(known)
 
     def _fill(self, files: Mapping[Kind, Path]) -> None:
         """Fill fields that are empty or still hold what an earlier set has put there."""
@@ -69,6 +74,24 @@ class SetFilling:
             self._filled[name] = after
             if after != before:
                 values[name] = after or None
+        if values:
+            self.form.set_values(values)
+
+    def _fill_sizes(self, known: SetFacts) -> None:
+        """Fill box and binning that nobody has chosen."""
+        found = {"box_size_px": known.box_px, "binning": known.binning}
+        shown = self.form.values()
+        values: dict[str, Any] = {}
+        for name, decimals in _SIZES.items():
+            field, value = self.form.fields[name], found[name]
+            before = shown.get(name, field.record.default)
+            is_free = not field.problem and before in (field.record.default, self._filled_sizes.get(name))
+            if value is None or not is_free:
+                continue
+            rounded = round(value, decimals) if decimals else round(value)
+            self._filled_sizes[name] = rounded
+            if rounded != before:
+                values[name] = rounded
         if values:
             self.form.set_values(values)
 

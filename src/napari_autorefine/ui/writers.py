@@ -148,7 +148,8 @@ def _names_of(items: np.ndarray, names: tuple[str, ...], path: Path) -> np.ndarr
 
 def _with_the_others(points: np.ndarray, features: pd.DataFrame, follower: Any) -> tuple[np.ndarray, pd.DataFrame]:
     """Return the points shown and those of all other micrographs, which the layer shows one at a time."""
-    shown = set(np.rint(points[:, 0]).astype(int).tolist())
-    others = np.flatnonzero(~np.isin(follower.data[:, 0].astype(int), list(shown)))
-    both = pd.concat([features, follower.features(others)], ignore_index=True)
-    return np.concatenate([points, follower.data[others]]), both
+    shown = np.flatnonzero(np.rint(points[:, 0]) == follower.item)
+    others = np.flatnonzero(np.rint(follower.data[:, 0]) != follower.item)
+    own = features.iloc[shown] if len(features) == len(points) else features
+    both = pd.concat([own, follower.features(others)], ignore_index=True)
+    return np.concatenate([points[shown], follower.data[others]]), both
