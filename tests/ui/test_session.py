@@ -209,8 +209,8 @@ def test_cancelling_ends_the_process_and_closing_leaves_nothing(session: Session
 
 def _cancel_a_refinement(session: Session) -> None:
     refine = session.dock("refine")
-    endless = {"healpix_order": 3, "auto_local_healpix_order": 9, "symmetry": "C1", "threads": 1}
-    refine.fill(endless)  # global searches of ever finer grids: it cannot end before it is cancelled
+    endless = {"healpix_order": 3, "auto_local_healpix_order": 9, "symmetry": "C1", "threads": 1, "offset_range_px": 12}
+    refine.fill(endless)  # global searches among many shifts: minutes
     job = session.start(refine)
     session.until(lambda: len(job.iterations) >= 1, JOB_MS)
     (process,) = children()
