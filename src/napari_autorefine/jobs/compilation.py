@@ -16,8 +16,8 @@ from napari_autorefine import engine, kernels
 from napari_autorefine.events import Message
 
 _SEARCH = (
-    *("project", "backproject", "moments", "table", "ctf", "_symmetrize", "mean_poses"),
-    *("expectation", "grids", "neighborhoods", "shifts", "particle_sums"),
+    *("project", "backproject", "moments", "table", "ctf", "_symmetrize", "mean_poses", "residuals"),
+    *("expectation", "grids", "neighborhoods", "shifts"),
 )
 
 

@@ -24,9 +24,11 @@ def mean_poses(
     operators : (n_s, 3, 3) float64, of the point group: orientations are replaced by their mates nearest to the best
     limits : least cosine of the angle to the best, and largest squared distance, of samples that take part
     """
-    function = _mean_poses if array_module(weights) is np else launch_mean_poses
-    turns, means = function(rotations, shifts_A, weights, operators, limits)
-    return turns, means
+    if array_module(weights) is not np:
+        turns, means = launch_mean_poses(rotations, shifts_A, weights, operators, limits)
+        return turns, means
+    found = [mean_pose_within(*own, operators, limits) for own in zip(rotations, shifts_A, weights, strict=True)]
+    return np.array([turn for turn, _ in found]), np.array([mean for _, mean in found])
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -105,12 +107,3 @@ def _matrix_of(vector):  # type: ignore[no-untyped-def]
     x, y, z = vector
     cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
     return np.eye(3) + first * cross + second * _product(cross, cross)
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _mean_poses(rotations, shifts_A, weights, operators, limits):  # type: ignore[no-untyped-def]
-    n, dim = len(weights), shifts_A.shape[2]
-    turns, means = np.empty((n, 3, 3)), np.empty((n, dim))
-    for i in range(n):
-        turns[i], means[i] = mean_pose_within(rotations[i], shifts_A[i], weights[i], operators, limits)
-    return turns, means
