@@ -98,7 +98,7 @@ def test_no_other_thread_looks_for_garbage_of_a_window(qtbot: Any) -> None:
     Thing(ends)
     in_thread(make_objects)
     assert len(ends) == 1
-    new = [[number] for number in range(1000)]
+    new = [[number] for number in range(20_000)]
     qtbot.waitUntil(lambda: len(ends) == 2, timeout=20_000)
     assert ends[1] == threading.current_thread().name and new
 
