@@ -3,8 +3,8 @@
     xvfb-run -a -s "-screen 0 1600x1000x24" python benchmarks/window.py
 
 Redraws are counted while the map is turned, in turns of a few seconds with the refinement's process running and
-stopped, so that other work on the machine falls on both alike: of a small set, whose iterations take a second or two,
-so that maps are replaced in every turn, and of one whose iterations take ten times as long. Blocks are the longest
+stopped, so that other work on the machine falls on both alike: of a small set, whose iterations take a few seconds, so
+that maps are replaced in many turns, and of one whose iterations take ten seconds and more. Blocks are the longest
 times between two turns of the window's event loop; processor time of the window's thread is given beside them, which
 other work does not lengthen.
 """
@@ -42,8 +42,8 @@ from napari_autorefine.ui.sessions import sessions
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 BOX, VOXEL_A = 64, 3.54
-N_PARTICLE = {"short": 1500, "usual": 12_000}
-"""Particles of refinements whose iterations take a second or two, and of one whose take as long as they usually do."""
+N_PARTICLE = {"short": 300, "usual": 1500}
+"""Particles of a refinement whose iterations take a few seconds, and of one whose take ten and more."""
 N_ROW = 1_000_000
 LEAST_RATIO, LONGEST_MS = 0.8, 100.0
 
