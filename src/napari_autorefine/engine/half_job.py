@@ -149,9 +149,9 @@ def matrix_source(geometry: GroupGeometry, grid: SearchGrid) -> Callable[[np.nda
     """Return the function from fine orientation numbers to kernel matrices."""
 
     def matrices(fine: np.ndarray) -> np.ndarray:
-        coarse, child = np.divmod(fine, N_CHILD)
+        coarse, own = np.unique(fine // N_CHILD, return_inverse=True)
         dir_idx, psi_idx = np.divmod(coarse, grid.orientations.n_psi)
         rotations = grid.orientations.child_matrices(dir_idx, psi_idx, grid.perturbation)
-        return geometry.sampling_matrices(rotations[np.arange(len(fine)), child])
+        return geometry.sampling_matrices(rotations[own, fine % N_CHILD])
 
     return matrices
