@@ -66,27 +66,19 @@ class DeviceSums:
 
     def add(self, group: int, entry: Insertion) -> None:
         """Take one particle's insertion; when memory does not suffice nothing has been added."""
-        table = self.tables.get(group)
-        if table is None:
-            backproject(
-                self.data, self.weight, entry.matrices, entry.values, entry.amounts,
-                entry.sample_weight, entry.rows, self.r2_max, 0, len(self.data),
-            )  # fmt: skip
-        else:
-            add_rows(
-                table.values.view(np.float32), table.weights, table.touched, entry.orientations,
-                entry.values.view(np.float32), entry.amounts, entry.sample_weight, 0, len(table.touched),
-            )  # fmt: skip
-        self.dc_data += entry.origin_value
-        self.dc_weight += entry.origin_weight
+        self._take(group, entry, lambda: entry.matrices)
 
     def add_group(self, group: int, entry: Weighted) -> None:
         """Take the images of a group of particles; when memory does not suffice nothing has been added."""
+        self._take(group, entry, lambda: kernel_matrices(entry.rotations, entry.frequency_matrix))
+
+    def _take(self, group: int, entry: Insertion | Weighted, matrices: Callable[[], Any]) -> None:
+        """Add images to the group's table, or with kernel ``matrices``, made when asked for, to the volume."""
         table = self.tables.get(group)
         if table is None:
             backproject(
-                self.data, self.weight, kernel_matrices(entry.rotations, entry.frequency_matrix), entry.values,
-                entry.amounts, entry.sample_weight, entry.rows, self.r2_max, 0, len(self.data),
+                self.data, self.weight, matrices(), entry.values, entry.amounts,
+                entry.sample_weight, entry.rows, self.r2_max, 0, len(self.data),
             )  # fmt: skip
         else:
             add_rows(
