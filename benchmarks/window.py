@@ -42,7 +42,7 @@ from napari_autorefine.ui.sessions import sessions
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 BOX, VOXEL_A = 64, 3.54
-N_PARTICLE = {"short": 300, "usual": 1500}
+N_PARTICLE = {"short": 1000, "usual": 5000}
 """Particles of a refinement whose iterations take a few seconds, and of one whose take ten and more."""
 N_ROW = 1_000_000
 LEAST_RATIO, LONGEST_MS = 0.8, 100.0
@@ -155,7 +155,11 @@ def redraw_rows(viewer: Any, folder: Path, kind: str, *, pairs: int, seconds: fl
         n_before = len(session.iterations)
         running.append(redraws_per_second(viewer, seconds))
         updates += len(session.iterations) - n_before
-        process.suspend()
+        try:
+            process.suspend()
+        except psutil.NoSuchProcess:
+            running.pop()
+            break
         idle.append(redraws_per_second(viewer, seconds))
         process.resume()
     for _ in range(3):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -240,17 +241,41 @@ def test_names_of_state_folders() -> None:
     assert state_folder("a/run.v2") == Path("a/.run.v2_job")
 
 
-@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="only Linux shares processors between sessions")
-@pytest.mark.parametrize(("given", "nice"), [("", 10), ("3", 3), ("0", 0)])
-def test_a_job_and_its_session_are_nice(
-    slow_job: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, nice: int
-) -> None:
-    monkeypatch.setenv("AUTOREFINE_NICE", given)
+def running_job(tmp_path: Path) -> tuple[DetachedJob, int]:
+    """Return a job that has told of progress, and the number of its process."""
     job = start("slow", {"output": "count.mrc"}, tmp_path)
     assert until(lambda: any(isinstance(one.event, Progress) for one in job.events()[0])), job.status()
-    pid = job.info.pid or 0
-    found = psutil.Process(pid).nice(), Path(f"/proc/{pid}/autogroup").read_text().split()[-1]
+    return job, job.info.pid or 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has classes of threads")
+@pytest.mark.parametrize(("given", "nice", "is_idle"), [("", 10, True), ("3", 3, False), ("0", 0, False)])
+def test_a_job_leaves_the_window_in_front(
+    slow_job: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, nice: int, is_idle: bool
+) -> None:
+    monkeypatch.setenv("AUTOREFINE_NICE", given)
+    job, pid = running_job(tmp_path)
+    threads = [thread.id for thread in psutil.Process(pid).threads()]
+    found = psutil.Process(pid).nice(), {os.sched_getscheduler(thread) == os.SCHED_IDLE for thread in threads}
+    session, group, io = os.getsid(pid), os.getpgid(pid), psutil.Process(pid).ionice().ioclass
     for _ in range(3):
         job.cancel()
     job.wait(20)
-    assert found == (nice, str(nice))
+    assert found == (nice, {is_idle})
+    assert session == os.getsid(0), "Linux would share processors between sessions first"
+    assert group == pid
+    assert io != psutil.IOPRIO_CLASS_IDLE
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no terminals that hang up")
+def test_a_closed_terminal_does_not_end_a_job(slow_job: None, tmp_path: Path) -> None:
+    job, pid = running_job(tmp_path)
+    n_before = len(job.events()[0])
+    os.kill(pid, signal.SIGHUP)
+    went_on = until(lambda: len(job.events()[0]) > n_before + 1)
+    state = job.status().state
+    for _ in range(3):
+        job.cancel()
+    job.wait(20)
+    assert went_on
+    assert state == "running"

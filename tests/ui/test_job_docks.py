@@ -6,7 +6,9 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from conftest import ParticleSet
@@ -203,6 +205,44 @@ def test_a_session_tells_what_happens_in_order(sessions: Any, tmp_path: Path) ->
     assert session.iterations[0].files == {"half1": str(tmp_path / "a.mrc")}
     assert session.outputs == {"map": str(tmp_path / "b.mrc")} and session.is_over
     assert sessions.attach(os.fspath(tmp_path / "run")) is session
+
+
+def test_progress_is_told_seldom_but_never_late(sessions: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from napari_autorefine.ui import activity
+    from napari_autorefine.ui import sessions as module
+
+    clock = [100.0]
+    for one in (module, activity):
+        monkeypatch.setattr(one, "time", SimpleNamespace(monotonic=lambda: clock[0], time=time.time))
+    folder = JobFolder(state_folder(tmp_path / "run"))
+    folder.clear()
+    pid, began = this_process()
+    began_at = {"workdir": str(tmp_path), "started": 0.0, "pid": pid, "process_started": began}
+    folder.write_info(JobInfo(job="refine", output="run", parameters={}, command="", version="", **began_at))
+    session = sessions.attach(tmp_path / "run")
+    told: list[tuple[str, float]] = []
+    session.progressed.connect(lambda event: told.append((event.stage, event.done)))
+    bar = MagicMock(n=0)
+    monkeypatch.setattr(activity, "progress", lambda **_: bar)
+    activity.announce(session, "Refine")
+
+    def after(seconds: float, stage: str, done: float) -> None:
+        clock[0] += seconds
+        event_lines(folder, Progress(stage=stage, done=done, total=10, iteration=1))
+        session.poll()
+
+    after(0.2, "expectation", 1)
+    for done in (2, 3, 4):
+        after(0.2, "expectation", done)
+    clock[0] += 1.0
+    session.poll()
+    after(0.1, "expectation", 10)
+    after(0.1, "reference of half-set 1", 0)
+    session.poll()
+    event_lines(folder, JobEnded(state="finished", text="Done."))
+    session.poll()
+    assert told == [("expectation", 1), ("expectation", 4), ("expectation", 10), ("reference of half-set 1", 0)]
+    assert bar.set_description.call_count == 3
 
 
 def test_folders_without_anything_to_show_are_told(

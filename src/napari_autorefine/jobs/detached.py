@@ -244,8 +244,12 @@ def _launch(folder: JobFolder, workdir: Path) -> int:
 
 
 def _spawn(folder: JobFolder, workdir: Path) -> subprocess.Popen[bytes]:
-    """Run this module in a session of its own, so that neither a closed window nor a closed terminal ends it."""
-    options: dict[str, Any] = {"start_new_session": True}
+    """Run this module so that neither a closed window, nor Ctrl-C, nor a closed terminal ends it.
+
+    A session of its own would do so everywhere, but Linux shares processors between sessions first (``man 7 sched``,
+    autogroup): the window could not go before the job. There a group of processes has to do; it ignores SIGHUP.
+    """
+    options: dict[str, Any] = {"process_group": 0} if sys.platform == "linux" else {"start_new_session": True}
     if sys.platform == "win32":
         flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
         options = {"creationflags": flags}

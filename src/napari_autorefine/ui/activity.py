@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
 from functools import partial
 from weakref import WeakSet
 
@@ -13,7 +15,7 @@ from napari_autorefine.ui.notices import show_error, show_info, show_warning
 from napari_autorefine.ui.presentation import in_window
 from napari_autorefine.ui.sessions import JobSession
 
-_STEPS = 1000
+_STEPS, _SECONDS = 1000, 5.0
 
 
 _announced: WeakSet[JobSession] = WeakSet()
@@ -25,14 +27,25 @@ def announce(session: JobSession, title: str) -> None:
         return
     _announced.add(session)
     bar = progress(total=_STEPS, desc=title)
-    session.progressed.connect(partial(_move, bar, title))
+    session.progressed.connect(partial(_move, bar, title, _Shown()))
     session.finished.connect(partial(_end, bar, title, session.name))
 
 
-def _move(bar: progress, title: str, event: Progress) -> None:
-    if event.total <= 0:
+@dataclass
+class _Shown:
+    """Stage that a bar shows, and since when."""
+
+    stage: str = ""
+    moment: float = 0.0
+
+
+def _move(bar: progress, title: str, shown: _Shown, event: Progress) -> None:
+    """Move a bar; seldom, as napari draws the whole window for each change of its text and of its value."""
+    now, stage = time.monotonic(), stage_text(event)
+    if event.total <= 0 or (stage == shown.stage and now - shown.moment < _SECONDS):
         return
-    bar.set_description(": ".join(part for part in (title, stage_text(event), event.forecast) if part))
+    shown.stage, shown.moment = stage, now
+    bar.set_description(": ".join(part for part in (title, stage, event.forecast) if part))
     step = round(_STEPS * min(event.done / event.total, 1.0)) - bar.n
     if step:
         bar.update(step)

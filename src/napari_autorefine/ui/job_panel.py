@@ -160,8 +160,10 @@ class JobPanel(QWidget):
         left = time_text(None if self.session is None else self.session.seconds_left)
         fraction = min(event.done / event.total, 1.0) if event.total > 0 else 0.0
         parts = [stage_text(event), f"{100 * fraction:.0f} %", left]
+        self.bar.setUpdatesEnabled(False)  # else each change is painted at once, and the canvas with it
         self.bar.setValue(round(_STEPS * fraction))
         self.bar.setFormat(" · ".join(part for part in parts if part))
+        self.bar.setUpdatesEnabled(True)
 
     def _on_message(self, timed: TimedEvent) -> None:
         self.log.add(timed)

@@ -12,7 +12,7 @@ How to follow jobs from another dock::
         for iteration in session.iterations:   # what has been before: the same events as below
             show(iteration)
         session.iteration_done.connect(show)   # IterationWritten: figures, FSC, ``files`` by kind
-        session.progressed.connect(bar)        # Progress of one stage
+        session.progressed.connect(bar)        # Progress of one stage, once a second and at every new stage
         session.messaged.connect(log)          # TimedEvent with a Message or a Finished
         session.state_changed.connect(state)   # "starting", "running", "paused", and how it ended
         session.finished.connect(ended)        # JobEnded; ``session.outputs`` has the files by kind
@@ -41,6 +41,8 @@ from napari_autorefine.ui.window_jobs import start_in_window
 
 POLL_MS = 200
 _STATUS_S = 1.0
+_PROGRESS_S = 1.0
+"""Seconds between two of progress in one stage: what shows it repaints the whole window, as the canvas is in it."""
 
 
 class JobSession:
@@ -74,6 +76,8 @@ class JobSession:
         self._position = 0
         self._stage_began = time.time()
         self._asked = 0.0
+        self._told: Progress | None = None
+        self._told_at = -_PROGRESS_S
 
     @property
     def name(self) -> str:
@@ -120,6 +124,7 @@ class JobSession:
         events, self._position = self.job.events(self._position)
         for timed in events:
             self._take(timed)
+        self._tell_progress()
         now = time.monotonic()
         if not self.is_over and (events or now - self._asked > _STATUS_S):
             self._asked = now
@@ -149,7 +154,17 @@ class JobSession:
             self._stage_began = moment
         self.progress = event
         self._set_state("running")
-        self.progressed.emit(event)
+        self._tell_progress()
+
+    def _tell_progress(self) -> None:
+        """Emit the newest progress when it is of another stage, the last of its stage, or due."""
+        event, told, now = self.progress, self._told, time.monotonic()
+        if event is None or event is told:
+            return
+        is_new = told is None or (told.stage, told.iteration) != (event.stage, event.iteration)
+        if is_new or event.done >= event.total or now - self._told_at >= _PROGRESS_S:
+            self._told, self._told_at = event, now
+            self.progressed.emit(event)
 
     def _look(self) -> None:
         """Learn from the state folder what no event tells: that the process is gone."""
