@@ -14,6 +14,7 @@ from napari_autorefine.engine.grids import make_orientation_grid
 from napari_autorefine.engine.images import move_and_mask
 from napari_autorefine.engine.mean_pose import limits, mean_pose
 from napari_autorefine.engine.samples import fourier_samples
+from napari_autorefine.engine.selection import largest_weights
 from napari_autorefine.engine.shifts import shift_basis
 from napari_autorefine.engine.state import Sampling
 from napari_autorefine.kernels.mean_poses import mean_poses
@@ -34,7 +35,9 @@ def test_the_significant_samples_are_those_of_each_particle(sharpness: float, fr
     scores = log_scores(sharpness)
     found, total, top = batch_weights.significant(scores.copy(), fraction, max_count)
     for own, other, own_total, own_top in zip(scores, found, total, top, strict=True):
-        expected, expected_total, expected_top = expectation.significant_samples(own, fraction, max_count)
+        weights, rows, columns, expected_total, expected_top = largest_weights(own, fraction, max_count)
+        expected = np.zeros_like(own)
+        expected[np.ix_(rows, columns)] = weights
         np.testing.assert_array_equal(other > 0, expected > 0)
         np.testing.assert_allclose(other, expected, rtol=1e-6)
         assert own_total == pytest.approx(expected_total, rel=1e-6) and own_top == expected_top
@@ -42,10 +45,11 @@ def test_the_significant_samples_are_those_of_each_particle(sharpness: float, fr
 
 @pytest.mark.parametrize("most", [1, 5, 1000])
 def test_the_orientations_refined_are_those_of_each_particle(most: int) -> None:
-    weights, _, _ = batch_weights.significant(log_scores(2.0), 0.9)
+    scores = log_scores(2.0)
+    weights, _, _ = batch_weights.significant(scores.copy(), 0.9)
     kept = batch_weights.keep(weights, most)
-    for i, own in enumerate(weights):
-        expected = expectation.keep_significant(own, most)
+    for i, own in enumerate(scores):
+        expected = expectation.significant(own, winner_takes_all=False, fraction=0.9, max_count=-1, most=most)
         n_r, n_s = kept.n_rotation[i], kept.n_shift[i]
         np.testing.assert_array_equal(kept.positions[i, :n_r], expected.rotations)
         np.testing.assert_array_equal(kept.shifts[i, :n_s], expected.shifts)

@@ -8,6 +8,9 @@ import pytest
 from oracles import half_sets, imaging, posterior, slices, tomo_sets
 
 from napari_autorefine.engine import expectation
+from napari_autorefine.engine.samples import fourier_samples
+from napari_autorefine.engine.selection import largest_weights
+from napari_autorefine.engine.shifts import shift_basis
 from napari_autorefine.model.geometry import euler_to_matrix
 from napari_autorefine.model.particles import Form
 
@@ -205,7 +208,8 @@ def test_weights_of_any_scores_are_finite_and_sum_to_one(span: float) -> None:
     found = expectation.posterior(scores.copy(), winner_takes_all=False, fraction=1.0)
     assert np.isfinite(found.weights).all() and (found.weights >= 0).all()
     assert found.weights.sum(dtype=np.float64) == pytest.approx(1.0, abs=1e-5)
-    assert found.best == divmod(int(np.argmax(scores)), 9)
+    best = np.unravel_index(np.argmax(found.weights), found.weights.shape)
+    assert (found.rows[best[0]], found.columns[best[1]]) == divmod(int(np.argmax(scores)), 9)
     assert 0 < found.p_max <= 1
     shifted = scores.astype(np.float64) - scores.max()
     assert found.p_max == pytest.approx(1 / np.exp(shifted).sum(), rel=1e-5)
@@ -215,29 +219,94 @@ def test_weights_of_any_scores_are_finite_and_sum_to_one(span: float) -> None:
 @pytest.mark.parametrize("spread", [0.1, 2.0, 30.0])
 def test_significance_keeps_the_smallest_set_above_the_fraction(fraction: float, spread: float) -> None:
     scores = (np.random.default_rng(4).standard_normal((30, 11)) * spread).astype(np.float32)
-    weights, total, top = expectation.significant_samples(scores.copy(), fraction)
+    weights, rows, columns, total, top = largest_weights(scores.copy(), fraction)
     exact = np.exp(scores.astype(np.float64) - scores.max())
     ordered = np.sort(exact.ravel())[::-1]
     n_kept = int(np.argmax(np.cumsum(ordered) > fraction * exact.sum())) + 1
     assert np.count_nonzero(weights) == n_kept
     assert top == scores.max()
     assert total == pytest.approx(exact.sum(), rel=1e-6)
-    kept = weights > 0
+    kept = np.zeros(scores.shape, dtype=bool)
+    kept[np.ix_(rows, columns)] = weights > 0
+    np.testing.assert_allclose(weights[weights > 0], exact[kept], rtol=1e-6)
     assert exact[kept].min() >= exact[~kept].max(initial=0.0)
     assert weights.sum() > fraction * total
 
 
 def test_the_number_of_kept_samples_can_be_limited() -> None:
     scores = np.random.default_rng(4).standard_normal((30, 11)).astype(np.float32)
-    weights, _, _ = expectation.significant_samples(scores.copy(), 0.999, 7)
+    weights, rows, columns, _, _ = largest_weights(scores.copy(), 0.999, 7)
+    largest = np.sort(scores.ravel())[-7:]
     assert np.count_nonzero(weights) == 7
+    np.testing.assert_array_equal(np.sort(scores[np.ix_(rows, columns)][weights > 0]), largest)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (300, 1), (2000, 60)])
+@pytest.mark.parametrize("fraction", [0.6, 0.999, 1.0])
+def test_equal_weights_are_kept_together(shape: tuple[int, int], fraction: float) -> None:
+    weights, rows, columns, total, _ = largest_weights(np.full(shape, 3.0, np.float32), fraction)
+    assert weights.shape == shape and np.all(weights == 1)
+    np.testing.assert_array_equal(rows, np.arange(shape[0]))
+    np.testing.assert_array_equal(columns, np.arange(shape[1]))
+    assert total == shape[0] * shape[1]
+
+
+def test_weights_far_below_the_largest_are_nothing() -> None:
+    scores = np.array([[0.0, -29.9], [-30.1, -np.inf]], np.float32)
+    weights, rows, columns, total, _ = largest_weights(scores, 1.0)
+    np.testing.assert_allclose(weights, [[1.0, np.exp(-29.9)]], rtol=3e-6)
+    assert rows.tolist() == [0] and columns.tolist() == [0, 1]
+    assert total == pytest.approx(1.0, rel=1e-12)
+
+
+def test_few_orientations_stand_for_an_image_that_fits_everywhere() -> None:
+    scores = np.random.default_rng(7).standard_normal((50, 6)).astype(np.float32)
+    options = {"winner_takes_all": False, "fraction": 0.95, "max_count": -1}
+    everything = expectation.significant(scores, most=50, **options)
+    few = expectation.significant(scores, most=4, **options)
+    best = np.sort(np.argsort(-scores.max(axis=1))[:4])
+    np.testing.assert_array_equal(few.rotations, best)
+    assert few.count == few.pairs.sum() < everything.count == everything.pairs.sum()
+    kept = np.zeros(scores.shape, dtype=bool)
+    kept[np.ix_(everything.rotations, everything.shifts)] = everything.pairs
+    np.testing.assert_array_equal(few.pairs, kept[np.ix_(best, few.shifts)])
+    assert few.pairs.any(axis=0).all()
+
+
+def test_children_take_the_priors_of_their_parents() -> None:
+    rng = np.random.default_rng(8)
+    scores = rng.standard_normal((3 * 8, 4 * 4)).astype(np.float32)
+    log_rotation, log_shift = (rng.standard_normal(n).astype(np.float32) for n in (3, 4))
+    pairs = rng.random((3, 4)) < 0.6
+    found = expectation.with_parents_priors(scores.copy(), log_rotation, log_shift, pairs)
+    for o in range(24):
+        for t in range(16):
+            prior = log_rotation[o // 8] + log_shift[t // 4] if pairs[o // 8, t // 4] else -np.inf
+            assert found[o, t] == pytest.approx(scores[o, t] + prior, abs=1e-6)
+
+
+def test_rows_of_a_table_score_as_their_slices_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(expectation, "_CACHE_BYTES", 1000)
+    monkeypatch.setattr(expectation, "_LEAST_ROWS", 7)
+    rng = np.random.default_rng(9)
+    samples = fourier_samples(16, 12, 12)
+    n = samples.n_sample
+    table = (rng.standard_normal((60, n)) + 1j * rng.standard_normal((60, n))).astype(np.complex64)
+    image = (rng.standard_normal(n) + 1j * rng.standard_normal(n)).astype(np.complex64)
+    contrast, weight = (rng.random(n).astype(np.float32) for _ in range(2))
+    trials = shift_basis(samples, rng.uniform(-2, 2, (30, 2)), slice(0, n)).of(image)
+    rows = np.sort(rng.choice(60, 40, replace=False))
+    expected = expectation.log_likelihoods(table[rows], trials, contrast, weight)
+    found = expectation.log_likelihoods_of_rows(table, rows, trials, contrast, weight)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
 
 
 def test_the_winner_takes_all() -> None:
     scores = np.random.default_rng(5).standard_normal((6, 5)).astype(np.float32)
     found = expectation.posterior(scores.copy(), winner_takes_all=True, fraction=0.999)
     assert found.weights.tolist() == [[1.0]]
-    assert (found.rows[0], found.columns[0]) == found.best == divmod(int(scores.argmax()), 5)
+    assert (found.rows[0], found.columns[0]) == divmod(int(scores.argmax()), 5)
+    assert found.log_evidence == scores.max()
     assert found.p_max == 1.0
 
 

@@ -15,12 +15,13 @@ from napari_autorefine.jobs.compilation import KernelCache, compilation_notes, d
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 SCRIPT = """
 import numpy as np
-from napari_autorefine.engine.expectation import significant_samples
+from napari_autorefine.engine.expectation import with_parents_priors
 from napari_autorefine.jobs.compilation import compilation_notes, host_cache
 before = host_cache()
 print(before.n_compiled, before.n_function, before.folder)
 print(compilation_notes(())[0].text)
-significant_samples(np.zeros((3, 4), np.float32), 0.999)
+prior = np.zeros(3, np.float32)
+with_parents_priors(np.zeros((3, 6), np.float32), prior, prior, np.ones((3, 3), bool))
 print(host_cache().n_compiled)
 """
 

@@ -19,10 +19,13 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from napari_autorefine.engine.selection import largest_weights
 from napari_autorefine.engine.shifts import ShiftedImage
 from napari_autorefine.kernels import project
 from napari_autorefine.kernels.moments import weighted_power
 from napari_autorefine.xp import array_module, beside, to_host
+
+_CACHE_BYTES, _LEAST_ROWS = 4 << 20, 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +54,6 @@ class Posterior:
     ----------
     weights : (n_o, n_t) float32, zero below the significance threshold; rows and columns without weight are left out
     rows, columns : positions of the kept rows and columns in the fine candidates
-    best : (row, column) of the largest weight, in the fine candidates
     p_max : largest weight over the full sum
     log_evidence : log of the full sum plus the score that was subtracted
     """
@@ -59,7 +61,6 @@ class Posterior:
     weights: Any
     rows: np.ndarray
     columns: np.ndarray
-    best: tuple[int, int]
     p_max: float
     log_evidence: float
 
@@ -82,11 +83,56 @@ def _with_priors(scores, i, rotations, shifts):  # type: ignore[no-untyped-def]
     return out
 
 
+def with_parents_priors(scores: Any, log_rotation: np.ndarray, log_shift: np.ndarray, pairs: np.ndarray) -> Any:
+    """Scores of children plus the log priors of their parents; -inf for children of pairs that were not kept.
+
+    Parameters
+    ----------
+    scores : (n_r * n_child_rot, n_t * n_child_trans) float32; changed in place on the host
+    log_rotation, log_shift : (n_r,), (n_t,)
+    pairs : (n_r, n_t) bool
+    """
+    if array_module(scores) is np:
+        return _with_parents_priors(scores, log_rotation, log_shift, pairs)
+    n_child = scores.shape[0] // pairs.shape[0], scores.shape[1] // pairs.shape[1]
+    allowed = np.where(pairs, log_rotation[:, None] + log_shift, np.float32(-np.inf))
+    return scores + beside(np.repeat(np.repeat(allowed, n_child[0], axis=0), n_child[1], axis=1), scores)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _with_parents_priors(scores, log_rotation, log_shift, pairs):  # type: ignore[no-untyped-def]
+    n_rot, n_trans = scores.shape[0] // pairs.shape[0], scores.shape[1] // pairs.shape[1]
+    for r in range(pairs.shape[0]):
+        for o in range(r * n_rot, (r + 1) * n_rot):
+            for t in range(pairs.shape[1]):
+                prior = np.float32(log_rotation[r] + log_shift[t]) if pairs[r, t] else np.float32(-np.inf)
+                for k in range(t * n_trans, (t + 1) * n_trans):
+                    scores[o, k] += prior
+    return scores
+
+
 def log_likelihoods(slices: Any, trials: ShiftedImage, contrast: Any, score_weight: Any) -> Any:
     """-D(o, t) without its constant for one image at trial shifts; (n_rot, n_trans) float32."""
     weighted = contrast * score_weight
     scores = trials.scores(slices, weighted)
     scores -= weighted_power(slices, 0.5 * contrast * weighted)[:, None]
+    return scores
+
+
+def log_likelihoods_of_rows(
+    table: np.ndarray, rows: np.ndarray, trials: ShiftedImage, contrast: np.ndarray, score_weight: np.ndarray
+) -> np.ndarray:
+    """``log_likelihoods`` of some rows of a table of slices on the host, as many at a time as the cache holds."""
+    weighted = contrast * score_weight
+    images, half_power = trials.times(weighted), 0.5 * contrast * weighted
+    size = max(_CACHE_BYTES // table[0].nbytes, _LEAST_ROWS)
+    own = np.empty((min(size, len(rows)), table.shape[1]), dtype=table.dtype)
+    scores = np.empty((len(rows), images.n_shift), dtype=np.float32)
+    for start in range(0, len(rows), size):
+        part = slice(start, min(start + size, len(rows)))
+        slices = own[: part.stop - part.start]
+        np.take(table, rows[part], axis=0, out=slices, mode="clip")
+        np.subtract(images.products(slices), weighted_power(slices, half_power)[:, None], out=scores[part])
     return scores
 
 
@@ -103,110 +149,44 @@ def correlations(slices: Any, trials: ShiftedImage, image: Any, contrast: Any, w
     return trials.scores(slices, weighted) * scale[:, None]
 
 
-def significant_samples(scores: Any, fraction: float, max_count: int = -1) -> tuple[Any, float, float]:
-    """Weights of log scores, with everything outside the smallest set of total ``fraction`` set to zero.
+def significant(scores: Any, *, winner_takes_all: bool, fraction: float, max_count: int, most: int) -> Significant:
+    """Coarse samples worth refining, from log scores (n_rot, n_trans).
 
     Parameters
     ----------
-    scores : (n_rot, n_trans) float32 log weights; -inf is allowed
-    fraction : share of the total weight to keep
-    max_count : keep at most this many samples; negative = no limit
-
-    Returns
-    -------
-    weights : (n_rot, n_trans) float32, relative to the largest, zero where not kept
-    total : full sum of the relative weights
-    top : largest score
-
-    Scores are relative to their maximum before the exponential, so the sum is at least 1: it cannot underflow.
+    winner_takes_all : the best sample alone
+    fraction, max_count : share of the weight, and number of samples, that are kept; see ``largest_weights``
+    most : of an image that fits everywhere, only so many orientations that fit best are refined
     """
-    xp = array_module(scores)
-    if xp is np:
-        weights, candidates, total, top = _relative_weights(np.ascontiguousarray(scores), 1.0 - fraction)
-    else:
-        top = float(scores.max())
-        weights = xp.exp(scores - np.float32(top))
-        total = float(weights.sum(dtype=np.float64))
-        candidates = weights[weights > np.float32((1.0 - fraction) * total / weights.size)]
-    ordered = xp.sort(candidates)[::-1]
-    reached = int(xp.searchsorted(xp.cumsum(ordered, dtype=np.float64), xp.asarray(fraction * total)))
-    last = min(reached, len(ordered) - 1)
-    if max_count > 0:
-        last = min(last, max_count - 1)
-    weights *= weights >= ordered[last]
-    return weights, total, top
-
-
-@njit(nogil=True, cache=True, fastmath={"nnan", "nsz", "reassoc"}, error_model="numpy")
-def _relative_weights(scores, left_out):  # type: ignore[no-untyped-def]
-    """Weights relative to the largest, those above ``left_out`` of their mean, their sum, and the largest score.
-
-    What is e^-30 of the largest is 0: the sum of all such does not reach the last digit of the sum.
-    """
-    flat = scores.reshape(-1)
-    top = flat[0]
-    for score in flat:
-        top = max(top, score)
-    weights = np.zeros(scores.shape, dtype=np.float32)
-    out = weights.reshape(-1)
-    total = 0.0
-    for j in range(len(flat)):
-        depth = flat[j] - top
-        if depth > np.float32(-30):
-            out[j] = np.exp(depth)
-            total += out[j]
-    floor = np.float32(left_out * total / len(flat))
-    candidates = out[out > floor]
-    return weights, candidates, total, float(top)
-
-
-def winner(scores: Any) -> tuple[Any, float, float]:
-    """Winner takes all: weight 1 for the best sample, 0 elsewhere."""
-    xp = array_module(scores)
-    weights = xp.zeros_like(scores)
-    best = int(scores.argmax())
-    weights.reshape(-1)[best] = 1.0
-    return weights, 1.0, float(scores.reshape(-1)[best])
-
-
-def keep_significant(weights: Any, most_rotations: int) -> Significant:
-    """Turn first-pass weights (n_rot, n_trans) into the list of coarse samples to refine.
-
-    Of an image that fits everywhere, only the ``most_rotations`` orientations that fit best are refined.
-    """
-    kept = to_host(weights > 0)
-    rotations = np.flatnonzero(kept.any(axis=1))
-    if len(rotations) > most_rotations:
-        best = np.argsort(-to_host(weights.max(axis=1))[rotations], kind="stable")[:most_rotations]
-        flat = np.zeros(len(kept), dtype=bool)
-        flat[rotations[best]] = True
-        kept = kept & flat[:, None]
-        rotations = np.flatnonzero(flat)
-    shifts = np.flatnonzero(kept.any(axis=0))
-    return Significant(
-        rotations=rotations, shifts=shifts, pairs=kept[np.ix_(rotations, shifts)], count=int(np.count_nonzero(kept))
-    )
-
-
-def expand_pairs(pairs: np.ndarray, n_child_rot: int, n_child_trans: int) -> np.ndarray:
-    """Children of kept pairs as a (n_r * n_child_rot, n_t * n_child_trans) bool mask."""
-    return np.repeat(np.repeat(pairs, n_child_rot, axis=0), n_child_trans, axis=1)
+    if winner_takes_all:
+        rotation, shift = divmod(int(scores.argmax()), scores.shape[1])
+        one = np.ones((1, 1), dtype=bool)
+        return Significant(rotations=np.array([rotation]), shifts=np.array([shift]), pairs=one, count=1)
+    weights, rotations, shifts, _, _ = largest_weights(scores, fraction, max_count)
+    pairs = to_host(weights > 0)
+    if len(rotations) > most:
+        best = np.sort(np.argsort(-to_host(weights.max(axis=1)), kind="stable")[:most])
+        rotations, pairs = rotations[best], pairs[best]
+        used = pairs.any(axis=0)
+        shifts, pairs = shifts[used], pairs[:, used]
+    return Significant(rotations=rotations, shifts=shifts, pairs=pairs, count=int(np.count_nonzero(pairs)))
 
 
 def posterior(scores: Any, *, winner_takes_all: bool, fraction: float) -> Posterior:
     """Second-pass weights from log scores (n_o, n_t), small ones dropped, normalised by the full sum."""
-    best = divmod(int(scores.argmax()), scores.shape[1])
-    weights, total, top = winner(scores) if winner_takes_all else significant_samples(scores, fraction)
-    weights = weights / np.float32(total)
-    kept = to_host(weights > 0)
-    rows, columns = np.flatnonzero(kept.any(axis=1)), np.flatnonzero(kept.any(axis=0))
+    if winner_takes_all:
+        row, column = divmod(int(scores.argmax()), scores.shape[1])
+        return Posterior(
+            weights=array_module(scores).ones((1, 1), dtype=np.float32),
+            rows=np.array([row]),
+            columns=np.array([column]),
+            p_max=1.0,
+            log_evidence=float(scores[row, column]),
+        )
+    weights, rows, columns, total, top = largest_weights(scores, fraction)
+    weights /= np.float32(total)
     return Posterior(
-        weights=weights[beside(rows, weights)][:, beside(columns, weights)],
-        rows=rows,
-        columns=columns,
-        best=best,
-        p_max=1.0 / total,
-        log_evidence=top + (0.0 if winner_takes_all else float(np.log(total))),
+        weights=weights, rows=rows, columns=columns, p_max=1.0 / total, log_evidence=top + float(np.log(total))
     )
 
 

@@ -194,8 +194,10 @@ def reach_of(gain: Any) -> Any:
 
 
 def _select(scores: Any, settings: SearchSettings) -> Significant:
-    if settings.is_cc:
-        weights, _, _ = expectation.winner(scores)
-    else:
-        weights, _, _ = expectation.significant_samples(scores, settings.fraction, settings.max_significant)
-    return expectation.keep_significant(weights, settings.most_rotations)
+    return expectation.significant(
+        scores,
+        winner_takes_all=settings.is_cc,
+        fraction=settings.fraction,
+        max_count=settings.max_significant,
+        most=settings.most_rotations,
+    )

@@ -37,6 +37,12 @@ class FineSlices:
         """Samples of a slice, of all tilts of a stack."""
         return self.particle.n_image * self.search.block.geometry.samples.n_sample
 
+    @property
+    def table(self) -> np.ndarray | None:
+        """The shared table, where there is one on the host."""
+        shared = self.search.shared
+        return None if shared is None or not isinstance(shared.fine, np.ndarray) else shared.fine
+
     def of(self, rows: np.ndarray) -> Any:
         """Return the slices (n, n_sample) of some of the orientations, ``rows`` ascending."""
         if self._rows is not None and rows[0] >= self._rows[0] and rows[-1] <= self._rows[-1]:
@@ -113,15 +119,13 @@ def second_pass(search: Search, i: int, candidates: Candidates, kept: Significan
     """Posterior on the children of the significant coarse samples, and its sums."""
     settings = search.settings
     fine = _fine_pass(search, i, candidates, kept)
-    n_child = search.grid.fine_shifts_A.shape[1]
     parts = _chunks(len(fine.orientations), fine.slices.n_sample)
     scores = [_fine_scores(search, i, fine, part) for part in parts]
     scores = scores[0] if len(scores) == 1 else array_module(scores[0]).concatenate(scores)
-    if not settings.is_cc:
-        of_rotations = np.repeat(candidates.log_prior[kept.rotations], N_CHILD)
-        of_shifts = np.repeat(log_shift_prior(search, i)[kept.shifts], n_child)
-        scores = expectation.with_priors(scores[:, None], 0, of_rotations, of_shifts)
-    scores[beside(~expectation.expand_pairs(kept.pairs, N_CHILD, n_child), scores)] = -np.inf
+    of_rotations, of_shifts = candidates.log_prior[kept.rotations], log_shift_prior(search, i)[kept.shifts]
+    if settings.is_cc:
+        of_rotations, of_shifts = np.zeros_like(of_rotations), np.zeros_like(of_shifts)
+    scores = expectation.with_parents_priors(scores, of_rotations, of_shifts, kept.pairs)
     found = expectation.posterior(scores, winner_takes_all=settings.is_cc, fraction=settings.fraction)
     return _sums(search, i, fine, found)
 
@@ -135,6 +139,9 @@ def _chunks(n: int, n_sample: int) -> list[slice]:
 def _fine_scores(search: Search, i: int, fine: FinePass, part: slice) -> Any:
     particle, whole = fine.particle, search.block.geometry.whole
     contrast = particle.of(particle.images.contrast, whole)
+    if not search.settings.is_cc and fine.slices.table is not None:
+        rows, weight = fine.orientations[part], particle.score_weight(whole)
+        return expectation.log_likelihoods_of_rows(fine.slices.table, rows, fine.trials, contrast, weight)
     slices = fine.slices.of(np.arange(part.start, part.stop))
     if search.settings.is_cc:
         masked = particle.of(particle.images.masked, whole)

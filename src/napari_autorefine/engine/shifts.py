@@ -118,7 +118,16 @@ class ShiftedImage:
 
     def scores(self, slices: Any, gain: Any) -> Any:
         """Re sum_k conj(P_o) gain X_t of every slice and shift, (n_rot, n_t) float32."""
-        products = as_real(slices) @ as_real(self.times(gain).samples).T
+        return self.times(gain).products(slices)
+
+    @property
+    def n_shift(self) -> int:
+        """Number of shifts."""
+        return len(self.samples if self.coefficients is None else self.coefficients)
+
+    def products(self, slices: Any) -> Any:
+        """Re sum_k conj(P_o) X_t of every slice and shift, (n_rot, n_t) float32."""
+        products = as_real(slices) @ as_real(self.samples).T
         return products if self.coefficients is None else products @ self.coefficients.T
 
     def times(self, gain: Any) -> ShiftedImage:

@@ -48,7 +48,7 @@ def mean_pose_within(rotations, shifts_A, weights, operators, limits):  # type: 
         for i in range(3):
             for j in range(3):
                 mates[s, i, j] = (operators[s, i] * own[j]).sum()
-    total, turn, origin = 0.0, np.zeros(3), np.zeros(len(shift))
+    total, turn, of_shift = 0.0, np.zeros(3), np.zeros(weights.shape[1])
     for o in range(rotations.shape[0]):
         mate, cosine = 0, -2.0
         for s in range(operators.shape[0]):
@@ -64,9 +64,13 @@ def mean_pose_within(rotations, shifts_A, weights, operators, limits):  # type: 
         for t in range(weights.shape[1]):
             if is_near[t]:
                 amount += weights[o, t]
-                origin += weights[o, t] * shifts_A[t]
+                of_shift[t] += weights[o, t]
         total += amount
         turn += amount * _rotation_vector(_product(rotations[o], mates[mate]))
+    origin = np.zeros(len(shift))
+    for t in range(weights.shape[1]):
+        for axis in range(len(shift)):
+            origin[axis] += of_shift[t] * shifts_A[t, axis]
     return _product(_matrix_of(turn / total), own), origin / total
 
 
