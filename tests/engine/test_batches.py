@@ -35,12 +35,12 @@ def test_the_significant_samples_are_those_of_each_particle(sharpness: float, fr
     scores = log_scores(sharpness)
     found, total, top = batch_weights.significant(scores.copy(), fraction, max_count)
     for own, other, own_total, own_top in zip(scores, found, total, top, strict=True):
-        weights, rows, columns, expected_total, expected_top = largest_weights(own, fraction, max_count)
+        kept = largest_weights(own, fraction, max_count)
         expected = np.zeros_like(own)
-        expected[np.ix_(rows, columns)] = weights
+        expected[np.ix_(kept.rows, kept.columns)] = kept.weights
         np.testing.assert_array_equal(other > 0, expected > 0)
         np.testing.assert_allclose(other, expected, rtol=1e-6)
-        assert own_total == pytest.approx(expected_total, rel=1e-6) and own_top == expected_top
+        assert own_total == pytest.approx(kept.total, rel=1e-6) and own_top == kept.top
 
 
 @pytest.mark.parametrize("most", [1, 5, 1000])
@@ -65,7 +65,7 @@ def test_representatives_are_those_of_each_particle(most: int) -> None:
     chosen, found = batch_weights.representatives(weights, most)
     for i in range(4):
         kept = np.flatnonzero(weights[i].sum(axis=1) > 0)
-        rows, expected = second_pass._representatives(weights[i][kept], most)
+        rows, expected = second_pass._representatives(weights[i][kept], weights[i][kept].sum(axis=1), most)
         own = found[i].sum(axis=1) > 0
         np.testing.assert_array_equal(chosen[i][own], kept[rows])
         np.testing.assert_allclose(found[i][own], expected, rtol=1e-5)

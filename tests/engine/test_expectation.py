@@ -219,15 +219,18 @@ def test_weights_of_any_scores_are_finite_and_sum_to_one(span: float) -> None:
 @pytest.mark.parametrize("spread", [0.1, 2.0, 30.0])
 def test_significance_keeps_the_smallest_set_above_the_fraction(fraction: float, spread: float) -> None:
     scores = (np.random.default_rng(4).standard_normal((30, 11)) * spread).astype(np.float32)
-    weights, rows, columns, total, top = largest_weights(scores.copy(), fraction)
+    found = largest_weights(scores.copy(), fraction)
+    weights, total = found.weights, found.total
     exact = np.exp(scores.astype(np.float64) - scores.max())
     ordered = np.sort(exact.ravel())[::-1]
     n_kept = int(np.argmax(np.cumsum(ordered) > fraction * exact.sum())) + 1
     assert np.count_nonzero(weights) == n_kept
-    assert top == scores.max()
+    assert found.top == scores.max()
+    np.testing.assert_allclose(found.of_rows, weights.sum(axis=1), rtol=1e-5)
+    np.testing.assert_allclose(found.of_columns, weights.sum(axis=0), rtol=1e-5)
     assert total == pytest.approx(exact.sum(), rel=1e-6)
     kept = np.zeros(scores.shape, dtype=bool)
-    kept[np.ix_(rows, columns)] = weights > 0
+    kept[np.ix_(found.rows, found.columns)] = weights > 0
     np.testing.assert_allclose(weights[weights > 0], exact[kept], rtol=1e-6)
     assert exact[kept].min() >= exact[~kept].max(initial=0.0)
     assert weights.sum() > fraction * total
@@ -235,28 +238,29 @@ def test_significance_keeps_the_smallest_set_above_the_fraction(fraction: float,
 
 def test_the_number_of_kept_samples_can_be_limited() -> None:
     scores = np.random.default_rng(4).standard_normal((30, 11)).astype(np.float32)
-    weights, rows, columns, _, _ = largest_weights(scores.copy(), 0.999, 7)
+    found = largest_weights(scores.copy(), 0.999, 7)
     largest = np.sort(scores.ravel())[-7:]
-    assert np.count_nonzero(weights) == 7
-    np.testing.assert_array_equal(np.sort(scores[np.ix_(rows, columns)][weights > 0]), largest)
+    assert np.count_nonzero(found.weights) == 7
+    kept = scores[np.ix_(found.rows, found.columns)][found.weights > 0]
+    np.testing.assert_array_equal(np.sort(kept), largest)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (300, 1), (2000, 60)])
 @pytest.mark.parametrize("fraction", [0.6, 0.999, 1.0])
 def test_equal_weights_are_kept_together(shape: tuple[int, int], fraction: float) -> None:
-    weights, rows, columns, total, _ = largest_weights(np.full(shape, 3.0, np.float32), fraction)
-    assert weights.shape == shape and np.all(weights == 1)
-    np.testing.assert_array_equal(rows, np.arange(shape[0]))
-    np.testing.assert_array_equal(columns, np.arange(shape[1]))
-    assert total == shape[0] * shape[1]
+    found = largest_weights(np.full(shape, 3.0, np.float32), fraction)
+    assert found.weights.shape == shape and np.all(found.weights == 1)
+    np.testing.assert_array_equal(found.rows, np.arange(shape[0]))
+    np.testing.assert_array_equal(found.columns, np.arange(shape[1]))
+    assert found.total == shape[0] * shape[1]
 
 
 def test_weights_far_below_the_largest_are_nothing() -> None:
     scores = np.array([[0.0, -29.9], [-30.1, -np.inf]], np.float32)
-    weights, rows, columns, total, _ = largest_weights(scores, 1.0)
-    np.testing.assert_allclose(weights, [[1.0, np.exp(-29.9)]], rtol=3e-6)
-    assert rows.tolist() == [0] and columns.tolist() == [0, 1]
-    assert total == pytest.approx(1.0, rel=1e-12)
+    found = largest_weights(scores, 1.0)
+    np.testing.assert_allclose(found.weights, [[1.0, np.exp(-29.9)]], rtol=3e-6)
+    assert found.rows.tolist() == [0] and found.columns.tolist() == [0, 1]
+    assert found.total == pytest.approx(1.0, rel=1e-12)
 
 
 def test_few_orientations_stand_for_an_image_that_fits_everywhere() -> None:

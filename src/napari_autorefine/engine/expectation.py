@@ -54,6 +54,7 @@ class Posterior:
     ----------
     weights : (n_o, n_t) float32, zero below the significance threshold; rows and columns without weight are left out
     rows, columns : positions of the kept rows and columns in the fine candidates
+    of_rows, of_columns : (n_o,), (n_t,) float64, sums of the weights
     p_max : largest weight over the full sum
     log_evidence : log of the full sum plus the score that was subtracted
     """
@@ -61,6 +62,8 @@ class Posterior:
     weights: Any
     rows: np.ndarray
     columns: np.ndarray
+    of_rows: np.ndarray
+    of_columns: np.ndarray
     p_max: float
     log_evidence: float
 
@@ -162,7 +165,8 @@ def significant(scores: Any, *, winner_takes_all: bool, fraction: float, max_cou
         rotation, shift = divmod(int(scores.argmax()), scores.shape[1])
         one = np.ones((1, 1), dtype=bool)
         return Significant(rotations=np.array([rotation]), shifts=np.array([shift]), pairs=one, count=1)
-    weights, rotations, shifts, _, _ = largest_weights(scores, fraction, max_count)
+    found = largest_weights(scores, fraction, max_count)
+    weights, rotations, shifts = found.weights, found.rows, found.columns
     pairs = to_host(weights > 0)
     if len(rotations) > most:
         best = np.sort(np.argsort(-to_host(weights.max(axis=1)), kind="stable")[:most])
@@ -180,13 +184,22 @@ def posterior(scores: Any, *, winner_takes_all: bool, fraction: float) -> Poster
             weights=array_module(scores).ones((1, 1), dtype=np.float32),
             rows=np.array([row]),
             columns=np.array([column]),
+            of_rows=np.ones(1),
+            of_columns=np.ones(1),
             p_max=1.0,
             log_evidence=float(scores[row, column]),
         )
-    weights, rows, columns, total, top = largest_weights(scores, fraction)
-    weights /= np.float32(total)
+    found = largest_weights(scores, fraction)
+    weights = found.weights
+    weights *= np.float32(1.0 / found.total)
     return Posterior(
-        weights=weights, rows=rows, columns=columns, p_max=1.0 / total, log_evidence=top + float(np.log(total))
+        weights=weights,
+        rows=found.rows,
+        columns=found.columns,
+        of_rows=found.of_rows / found.total,
+        of_columns=found.of_columns / found.total,
+        p_max=1.0 / found.total,
+        log_evidence=found.top + float(np.log(found.total)),
     )
 
 

@@ -178,14 +178,12 @@ def _sums(search: Search, i: int, fine: FinePass, found: Posterior) -> ParticleR
     sums, insertions = _weighted_slices(search, i, fine, found)
     outer_power = particle.images.outer_power[particle.rows].sum(axis=0)
     noise = sums.noise + _per_shell(search, geometry.outer_shell, outer_power)
-    weights = to_host(found.weights)
-    column_weight = weights.sum(axis=0, dtype=np.float64)
     total_A = block.old_origin_A[i] + search.grid.fine_shifts_A.reshape(-1, search.grid.fine_shifts_A.shape[-1])
     deviation = total_A[fine.shifts[found.columns]] - block.origin_prior_A[i]
     rotation, origin_A = mean_pose(
         fine.rotations[found.rows],
         total_A[fine.shifts[found.columns]],
-        weights,
+        to_host(found.weights),
         search.grid.orientations.group.operators,
         (0.5 * search.grid.orientations.step_deg, search.grid.fine_step_A),
     )
@@ -201,10 +199,10 @@ def _sums(search: Search, i: int, fine: FinePass, found: Posterior) -> ParticleR
         scale_cross=sums.scale[0],
         scale_power=sums.scale[1],
         intensity_sums=sums.intensity,
-        offset_square=float(column_weight @ (deviation**2).sum(axis=1)),
-        weight=float(column_weight.sum()),
+        offset_square=float(found.of_columns @ (deviation**2).sum(axis=1)),
+        weight=float(found.of_columns.sum()),
         directions=fine.directions[found.rows],
-        direction_weights=weights.sum(axis=1, dtype=np.float64),
+        direction_weights=found.of_rows,
         insertions=insertions,
     )
 
@@ -227,7 +225,7 @@ def _weighted_slices(
     """Residual statistics and insertions of a particle."""
     particle, whole = fine.particle, search.block.geometry.whole
     images, inverse_sigma2 = particle.images, particle.repeated(search.block.model.inverse_sigma2, whole)
-    chosen, weights = _representatives(found.weights, search.settings.most_representatives)
+    chosen, weights = _representatives(found.weights, found.of_rows, search.settings.most_representatives)
     rows = found.rows[chosen]
     cross, power = maximization.slice_moments(fine.slices.of(rows), fine.trials.only(found.columns), weights)
     total, intensity = float(weights.sum()), float(search.block.intensity[i])
@@ -243,8 +241,10 @@ def _weighted_slices(
     return sums, tuple(maximization.insertions(weights, trials, contribution))
 
 
-def _representatives(weights: Any, most: int) -> tuple[np.ndarray, Any]:
+def _representatives(weights: Any, share: np.ndarray, most: int) -> tuple[np.ndarray, Any]:
     """At most so many rows of a posterior (n_o, n_t) that stand for all, ascending, and their weights.
+
+    ``share`` (n_o,) are sums over the rows.
 
     Where there are more, a systematic sample of the orientations is taken, in proportion to their weight: sums over it
     are unbiased, and the sample of one particle differs from its posterior by far less than particles do from another.
@@ -252,7 +252,6 @@ def _representatives(weights: Any, most: int) -> tuple[np.ndarray, Any]:
     n = len(weights)
     if n <= most:
         return np.arange(n), weights
-    share = to_host(weights.sum(axis=1)).astype(np.float64)
     reached = np.cumsum(share)
     marks = (np.arange(most) + 0.5) * (reached[-1] / most)
     chosen, count = np.unique(np.minimum(np.searchsorted(reached, marks), n - 1), return_counts=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,29 +21,45 @@ _LOG2_E, _LN2_HIGH, _LN2_LOW = np.float32(1.44269504), np.float32(0.693359375), 
 _BIAS, _MANTISSA_BITS = 127, 23
 
 
-Largest = tuple[Any, np.ndarray, np.ndarray, float, float]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Largest:
+    """The largest weights of log scores, relative to the very largest.
+
+    Attributes
+    ----------
+    weights : (n_r, n_t) float32, those of rows and columns that keep any; 0 where not kept
+    rows, columns : (n_r,), (n_t,) int64, which these are
+    of_rows, of_columns : (n_r,), (n_t,) float64, their sums
+    total : sum of all weights above e^-30
+    top : largest score
+    """
+
+    weights: Any
+    rows: np.ndarray
+    columns: np.ndarray
+    of_rows: np.ndarray
+    of_columns: np.ndarray
+    total: float
+    top: float
 
 
 def largest_weights(scores: Any, fraction: float, max_count: int = -1) -> Largest:
-    """Weights of log scores, relative to the largest, without those outside the smallest set of a share of their sum.
+    """Weights of log scores without those outside the smallest set that makes up a share of their sum.
 
     Parameters
     ----------
     scores : (n_rot, n_trans) float32 log weights; -inf is allowed, but not everywhere
     fraction : share of the sum to keep; with 1 nothing is left out but weights below e^-30
     max_count : keep at most this many, and those equal to the smallest of them; negative = no limit
-
-    Returns
-    -------
-    weights : (n_r, n_t) float32, those of rows and columns that keep any; 0 where not kept
-    rows, columns : (n_r,), (n_t,) int64, which these are
-    total : sum of all weights above e^-30
-    top : largest score
     """
     if array_module(scores) is not np:
         return _on_device(scores, fraction, max_count)
-    found: Largest = _largest_weights(np.ascontiguousarray(scores), fraction, max_count)
-    return found
+    weights, rows, columns, of_rows, of_columns, total, top = _largest_weights(
+        np.ascontiguousarray(scores), fraction, max_count
+    )
+    return Largest(
+        weights=weights, rows=rows, columns=columns, of_rows=of_rows, of_columns=of_columns, total=total, top=top
+    )
 
 
 def _on_device(scores: Any, fraction: float, max_count: int) -> Largest:
@@ -51,7 +68,16 @@ def _on_device(scores: Any, fraction: float, max_count: int) -> Largest:
     weights = weights.reshape(scores.shape)
     kept = to_host(weights > 0)
     rows, columns = np.flatnonzero(kept.any(axis=1)), np.flatnonzero(kept.any(axis=0))
-    return weights[beside(rows, weights)][:, beside(columns, weights)], rows, columns, float(total[0]), float(top[0])
+    weights = weights[beside(rows, weights)][:, beside(columns, weights)]
+    return Largest(
+        weights=weights,
+        rows=rows,
+        columns=columns,
+        of_rows=to_host(weights.sum(axis=1, dtype=np.float64)),
+        of_columns=to_host(weights.sum(axis=0, dtype=np.float64)),
+        total=float(total[0]),
+        top=float(top[0]),
+    )
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
@@ -76,8 +102,8 @@ def _largest_weights(scores, fraction, max_count):  # type: ignore[no-untyped-de
     for j in range(len(weights)):
         positions[n], weights[n] = positions[j], weights[j]
         n += weights[n] >= least
-    dense, rows, columns = _laid_out(positions[:n], weights[:n], scores.shape[0], scores.shape[1])
-    return dense, rows, columns, total, float(top)
+    laid_out = _laid_out(positions[:n], weights[:n], scores.shape[0], scores.shape[1])
+    return *laid_out, total, float(top)
 
 
 @njit(nogil=True, cache=True, fastmath=_ALL, error_model="numpy")
@@ -140,7 +166,7 @@ def _smallest_kept(weights, wanted, is_limited, max_count):  # type: ignore[no-u
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _laid_out(positions, weights, n_rot, n_trans):  # type: ignore[no-untyped-def]
-    """Weights at ascending positions as rows and columns that have any, and which these are."""
+    """Weights at ascending positions as rows and columns that have any, which these are, and their sums."""
     rows, used = np.empty(min(n_rot, len(positions)), dtype=np.int64), np.zeros(n_trans, dtype=np.bool_)
     row_of, column_of = np.empty(len(positions), dtype=np.int32), np.empty(len(positions), dtype=np.int32)
     n, row, begin = 0, 0, -n_trans
@@ -157,6 +183,10 @@ def _laid_out(positions, weights, n_rot, n_trans):  # type: ignore[no-untyped-de
     for i in range(len(columns)):
         place[columns[i]] = i
     dense = np.zeros((n, len(columns)), dtype=np.float32)
+    of_rows, of_columns = np.zeros(n), np.zeros(len(columns))
     for j in range(len(positions)):
-        dense[row_of[j], place[column_of[j]]] = weights[j]
-    return dense, rows[:n], columns
+        row, column = row_of[j], place[column_of[j]]
+        dense[row, column] = weights[j]
+        of_rows[row] += weights[j]
+        of_columns[column] += weights[j]
+    return dense, rows[:n], columns, of_rows, of_columns
