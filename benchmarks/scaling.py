@@ -150,6 +150,7 @@ class MeasuringCrew:
         found.finish = time.process_time() - started_at
         found.volume_bytes = volume.data.nbytes + volume.weight.nbytes
         found.add = _metered(lambda: added(volume, volume))
+        figures.tally += _metered(volume.round)
         figures.halves.append(found)
         return tally.statistics, volume
 

@@ -197,7 +197,7 @@ class DaskCrew:
             yield from work.leaves
 
     def _add_up(self, work: HalfWork) -> None:
-        """Start the pairwise additions when all volumes of a half-set are there."""
+        """Start the pairwise additions when all volumes of a half-set are there, and ask for the rounded sum."""
         if work.root is not None or work.sums is not None or not work.is_whole:
             return
         leaves = sorted(work.leaves, key=lambda leaf: (leaf.member.greeting.host, leaf.member.serial))
@@ -206,7 +206,8 @@ class DaskCrew:
             pairs = zip(nodes[::2], nodes[1::2], strict=False)
             above = [(a, self.pool.submit(a, None, worker.add_volumes, x, y)) for (a, x), (_, y) in pairs]
             nodes = above + nodes[len(above) * 2 :]
-        member, work.root = nodes[0]
+        member, whole = nodes[0]
+        work.root = self.pool.submit(member, None, worker.rounded_volume, whole)
         self.pool.watch(work.root, ("root", member, work, work.root))
 
     def _handle(self, task: tuple[str, Member, HalfWork, Any], outcome: Any) -> Events:

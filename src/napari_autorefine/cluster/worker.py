@@ -213,6 +213,13 @@ def add_volumes(first: Accumulators, second: Accumulators) -> Accumulators:
     return added(first, second)
 
 
+def rounded_volume(volume: Accumulators) -> Accumulators:
+    """Return a Fourier volume in single precision, half as much to send: nothing is added to it any more."""
+    own = replace(volume)
+    own.round()
+    return own
+
+
 def close_sessions(name: str) -> None:
     """Stop and forget the sessions whose names begin so, once their search has ended; called beside the tasks."""
     for session in [one for one in _SESSIONS if one.startswith(name)]:

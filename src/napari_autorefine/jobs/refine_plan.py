@@ -38,6 +38,7 @@ _ITERATIONS = 15
 _FINE_PER_PARTICLE, _SAMPLE_S = 150, 30e-9  # slices of a particle in a local search; made, compared and inserted
 _READ_S = 1e-7
 _PARENT_ORDER, _LESS_BY_PARENTS = 2, 8
+_MOST_FUNCTIONS = 100
 _PRODUCT = 256
 
 
@@ -51,7 +52,7 @@ class RunPlan:
     memory_bytes : what tables may take
     device_bytes : memory of each GPU in the last iteration with single particles
     iteration_bytes, final_bytes : files of an iteration, and of the end
-    first_s, last_s : time of the first and of the last iteration on the host, 0 where nobody knows
+    first_s, last_s : time of the first and of the last iteration on the host
     """
 
     peak_bytes: int
@@ -125,7 +126,7 @@ def plan_messages(plan: RunPlan, params: RefineParams, options: RefineOptions) -
         parts.append(f"{_gb(plan.device_bytes)} on each GPU in the last iteration")
     run, room = plan.run_bytes(params.keep_iterations), _room(folder)
     parts.append(f"{_gb(plan.iteration_bytes)} of files per iteration, about {_gb(run)} in all ({_gb(room)} free)")
-    if not options.devices and not params.has_crew and plan.first_s > 0:
+    if not options.devices and not params.has_crew:
         first, last = (duration(max(1.0, seconds)) for seconds in (plan.first_s, plan.last_s))
         parts.append(f"very roughly {first} for the first iteration, {last} for the last")
     yield Message(text=f"Expected: {'; '.join(parts)}.")
@@ -167,10 +168,8 @@ def _file_bytes(params: RefineParams, inputs: RefineInputs, box: int) -> tuple[i
 
 
 def _seconds(inputs: RefineInputs, options: RefineOptions) -> tuple[float, float]:
-    """Return the times of the first and of the last iteration on the host, 0 for particles of tomograms."""
-    if inputs.particles.form != "image":
-        return 0.0, 0.0
-    n, voxel_A = len(inputs.particles), inputs.voxel_size_A
+    """Return the times of the first and of the last iteration on the host."""
+    n_image, voxel_A = _n_image(inputs), inputs.voxel_size_A
     box = inputs.references[0].shape[0]
     sampling = initial_sampling(options, voxel_size_A=voxel_A)
     size = coarse_image_size(
@@ -180,17 +179,38 @@ def _seconds(inputs: RefineInputs, options: RefineOptions) -> tuple[float, float
         current_size=box,
         max_coarse_size=options.max_coarse_size,
     )
+    is_volume = inputs.particles.form == "volume"
+    coarse, all_ = (_n_sample(edge, is_volume=is_volume) for edge in (size, box))
     n_rot = (
         12 * 4**options.healpix_order * (360.0 / sampling.psi_step_deg) / len(point_group(options.symmetry).operators)
     )
     if options.healpix_order > _PARENT_ORDER:  # parents are compared first, and few are left
         n_rot /= _LESS_BY_PARENTS
-    n_shift = pi * (options.offset_range_px / options.offset_step_px) ** 2 + 1
-    operations = 2.0 * n_rot * (pi / 4 * size**2) * (n_shift + 1)
-    reading = _READ_S * box**2 * n
-    first = n * operations / (_operations_per_s() * options.threads) + reading
-    last = n * _FINE_PER_PARTICLE * (pi / 8 * box**2) * _SAMPLE_S / options.threads + reading
+    reach = options.offset_range_px / options.offset_step_px
+    n_shift = pi * reach**2 + 1
+    if inputs.particles.form != "image":  # in space; so many, that sums of fewer functions stand for them
+        n_shift = min(4 / 3 * pi * reach**3 + 1, _MOST_FUNCTIONS)
+    operations = 4.0 * n_rot * coarse * (n_shift + 1)
+    reading = _READ_S * n_image * (box**3 if is_volume else box**2)
+    first = n_image * operations / (_operations_per_s() * options.threads) + reading
+    if inputs.particles.form == "tilt_stack":  # every particle has views, and so slices, of its own
+        first += n_image * n_rot * coarse * _SAMPLE_S / options.threads
+    last = n_image * _FINE_PER_PARTICLE * all_ * _SAMPLE_S / options.threads + reading
     return first, last
+
+
+def _n_image(inputs: RefineInputs) -> int:
+    """Return how many images, or volumes, are compared: of a tilt stack those of all its visible tilts."""
+    particles = inputs.particles
+    rows = particles.subtomograms
+    if rows is None or rows.visible is None:
+        return len(particles)
+    return sum(int(np.count_nonzero(one)) for one in rows.visible)
+
+
+def _n_sample(edge: int, *, is_volume: bool) -> float:
+    """Return how many Fourier coefficients half a disc, or half a ball, of a diameter has."""
+    return pi / 12 * edge**3 if is_volume else pi / 8 * edge**2
 
 
 def _operations_per_s() -> float:
