@@ -12,13 +12,13 @@ import pytest
 from oracles.tomo_files import BOX, PIXEL, TomoFiles, write_tomo_files
 
 from napari_autorefine.cli import parse
-from napari_autorefine.engine.problem import RefinementProblem
+from napari_autorefine.engine.problem import RefinementProblem, RefineOptions
 from napari_autorefine.engine.state import Convergence, HalfModel, Poses, RefinementState, Sampling
 from napari_autorefine.errors import InputError
 from napari_autorefine.events import Message
 from napari_autorefine.io.mrc import read_data, write_volume
 from napari_autorefine.io.optimisation_set import read_optimisation_set
-from napari_autorefine.io.particle_images import ParticleImages
+from napari_autorefine.io.particle_images import ParticleImages, SubtomogramImages
 from napari_autorefine.io.runs import read_run
 from napari_autorefine.io.screening import Screening, check_images
 from napari_autorefine.io.star import read_particles, read_star
@@ -29,6 +29,7 @@ from napari_autorefine.jobs.record import output_of
 from napari_autorefine.jobs.refine import engine_options, make_problem, with_files_of_folders
 from napari_autorefine.jobs.refine_inputs import RefineInputs, load_inputs, messages
 from napari_autorefine.jobs.refine_params import RefineParams
+from napari_autorefine.jobs.refine_plan import make_plan
 from napari_autorefine.jobs.refine_tomo_inputs import with_files_of_set
 from napari_autorefine.jobs.run_files import RunFiles, assign_halves
 from napari_autorefine.jobs.saved_params import load_parameters
@@ -417,3 +418,15 @@ def test_half_sets_are_those_of_relion_for_its_seed(shared_data: Path) -> None:
         theirs = read_particles(root / "Refine3D" / form / "run_it000_data.star", project_dir=root)
         assert ours.image_name.tolist() == theirs.image_name.tolist()
         np.testing.assert_array_equal(ours.half, theirs.half)
+
+
+def test_time_is_expected_by_the_number_of_images(project: Callable[[str], TomoFiles]) -> None:
+    plans, n_image = {}, {"2d": 4 * 3, "3d": 4}
+    for form in n_image:
+        project(form)
+        values, inputs, _ = loaded(params())
+        plans[form] = make_plan(values, inputs, RefineOptions(threads=1))
+        assert isinstance(inputs.stack, SubtomogramImages) and inputs.stack.n_images == n_image[form]
+    of_image, of_volume = plans["2d"].last_s / n_image["2d"], plans["3d"].last_s / n_image["3d"]
+    assert of_volume / of_image == pytest.approx(2 * BOX / 3, rel=0.5)
+    assert min(plans["2d"].first_s, plans["3d"].first_s) > 0

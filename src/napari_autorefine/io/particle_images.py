@@ -78,6 +78,11 @@ class SubtomogramImages:
         return self.source.n_byte + int((2 * n * n * (n // 2 + 1)).sum()) * 4
 
     @property
+    def n_images(self) -> int:
+        """Volumes, or tilt images of all stacks together."""
+        return int(self.source.n_images.sum()) if isinstance(self.source, TiltStacks) else len(self)
+
+    @property
     def is_volume(self) -> bool:
         """Whether particles are volumes."""
         return isinstance(self.source, SubtomogramVolumes)

@@ -20,6 +20,7 @@ from napari_autorefine.engine.problem import RefineOptions
 from napari_autorefine.engine.sampling import coarse_image_size, initial_sampling
 from napari_autorefine.errors import InputError
 from napari_autorefine.events import Message, duration
+from napari_autorefine.io.particle_images import SubtomogramImages
 from napari_autorefine.jobs.free_space import free_memory
 from napari_autorefine.jobs.refine_inputs import RefineInputs
 from napari_autorefine.jobs.refine_params import RefineParams
@@ -35,7 +36,7 @@ _BLOCK = 16
 _SMALLEST_TABLES = 64 << 20
 _ROW_BYTES, _NEW_COLUMNS_BYTES, _SHELL_BYTES, _DIRECTION_BYTES = 100, 230, 60, 180
 _ITERATIONS = 15
-_FINE_PER_PARTICLE, _SAMPLE_S = 150, 30e-9  # slices of a particle in a local search; made, compared and inserted
+_FINE_PER_PARTICLE, _SAMPLE_S = 150, 7e-9  # slices of a particle in a local search; made, compared and inserted
 _READ_S = 1e-7
 _PARENT_ORDER, _LESS_BY_PARENTS = 2, 8
 _MOST_FUNCTIONS = 100
@@ -201,11 +202,7 @@ def _seconds(inputs: RefineInputs, options: RefineOptions) -> tuple[float, float
 
 def _n_image(inputs: RefineInputs) -> int:
     """Return how many images, or volumes, are compared: of a tilt stack those of all its visible tilts."""
-    particles = inputs.particles
-    rows = particles.subtomograms
-    if rows is None or rows.visible is None:
-        return len(particles)
-    return sum(int(np.count_nonzero(one)) for one in rows.visible)
+    return inputs.stack.n_images if isinstance(inputs.stack, SubtomogramImages) else len(inputs.particles)
 
 
 def _n_sample(edge: int, *, is_volume: bool) -> float:
