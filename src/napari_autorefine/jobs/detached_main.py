@@ -27,10 +27,10 @@ def main(argv: list[str] | None = None) -> int:
     faulthandler.enable()
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    _be_polite()
     signal.signal(signal.SIGTERM, _interrupt_once)
     watchdog = _Watchdog(folder)
     watchdog.start()
+    _be_polite(but=watchdog)
     try:
         status = run_job(folder, on_end=watchdog.leave)
     finally:
@@ -93,8 +93,8 @@ def _interrupt_main_thread() -> None:
         _thread.interrupt_main()
 
 
-def _be_polite() -> None:
-    """Leave the window in front when all cores are busy.
+def _be_polite(*, but: threading.Thread) -> None:
+    """Leave the window in front when all cores are busy; ``but`` one thread, which says that the job is alive.
 
     Linux gives threads of the idle class what others leave, at once; a nice one holds its processor until the next
     tick, for 4 ms of the 18 that a redraw takes. AUTOREFINE_NICE, from 0 to 19, is taken instead.
@@ -109,7 +109,8 @@ def _be_polite() -> None:
         with contextlib.suppress(psutil.Error, OSError):
             psutil.Process().ionice(psutil.IOPRIO_CLASS_BE, _IO_PRIORITY)  # else the idle class of disks, too
             for thread in psutil.Process().threads():
-                os.sched_setscheduler(thread.id, os.SCHED_IDLE, os.sched_param(0))
+                if thread.id != but.native_id:
+                    os.sched_setscheduler(thread.id, os.SCHED_IDLE, os.sched_param(0))
 
 
 if __name__ == "__main__":
