@@ -115,6 +115,7 @@ def _newest_poses(driver: Driver) -> None:
     viewer = driver.viewer
     dock = particles_dock(viewer)
     dock.newest.click()
+    driver.until(lambda: dock.colors.findData("rlnMaxValueProbDistribution") > 0, "the newest poses", 60)
     names = [dock.colors.itemText(at) for at in range(dock.colors.count())]
     dock.colors.setCurrentIndex(names.index("certainty (Pmax)"))
     viewer.window.dock_widgets[DOCK_NAME].parent().hide()

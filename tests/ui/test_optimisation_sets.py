@@ -304,6 +304,7 @@ def test_the_particles_of_a_set_are_colored_pointed_updated_and_split(
     }
     write_star(project / "Refine3D/job001/run_it004_data.star", new, version=star.version)
     dock.newest.click()
+    qtbot.waitUntil(lambda: "run_it004_data.star" in dock.words.text(), timeout=20_000)
     np.testing.assert_allclose(((layer.data - before) * layer.scale), [[0, 30, 0, 0]] * N_PARTICLE, atol=1e-6)
     np.testing.assert_allclose(arrows.data[:, 0], layer.data)
     assert "run_it004_data.star" in dock.words.text()
@@ -321,7 +322,7 @@ def test_layers_that_show_one_tomogram_at_a_time_are_updated(
     from napari.layers import Layer
 
     from napari_autorefine.ui import background
-    from napari_autorefine.ui.particle_updates import take_table
+    from napari_autorefine.ui.particle_updates import newest_poses, shown, take_poses
 
     monkeypatch.setattr(background, "_MANY_POINTS", 5)
     path = project / "Refine3D/job001/run_it003_data.star"
@@ -339,7 +340,7 @@ def test_layers_that_show_one_tomogram_at_a_time_are_updated(
     newer = path.with_name("moved_data.star")
     write_star(newer, {**star.tables, "particles": moved}, version=star.version)
     before = layer.data.copy()
-    take_table(layer, newer)
+    take_poses(layer, newest_poses([newer], shown(layer)))
     newer.unlink()
     np.testing.assert_allclose((layer.data - before) * layer.scale, [[0, 30, 0, 0]] * 9, atol=1e-6)
     viewer.dims.set_current_step(0, 0)

@@ -89,12 +89,12 @@ def test_from_the_set_to_recentred_particles(
     for name in ("fsc", "resolution", "angles", "offsets"):
         assert dashboard.plots[name].rows()[1], name
 
-    _newest_poses(viewer, outputs)
+    _newest_poses(viewer, outputs, qtbot)
     hands.press(refine, "→ Recentre")
     _recentre(hands, project, outputs, monkeypatch)
 
 
-def _newest_poses(viewer: Any, outputs: dict[str, str]) -> None:
+def _newest_poses(viewer: Any, outputs: dict[str, str], qtbot: Any) -> None:
     """Positions and arrows of the last iteration, on request."""
     from napari_autorefine.ui.set_viewing import particles_dock
 
@@ -102,7 +102,8 @@ def _newest_poses(viewer: Any, outputs: dict[str, str]) -> None:
     layer, before = dock.layer, dock.layer.data.copy()
     dock.arrows.setChecked(True)
     dock.newest.click()
-    assert Path(layer.metadata["autorefine"]["path"]) == Path(outputs["particles"])
+    newest = Path(outputs["particles"])
+    qtbot.waitUntil(lambda: Path(layer.metadata["autorefine"]["path"]) == newest, timeout=MOMENT_MS)
     moved_A = np.linalg.norm((layer.data - before) * layer.scale, axis=1)
     assert len(moved_A) == N_PARTICLE and 1.0 < np.median(moved_A) < 30.0
     assert dock.colors.findData("rlnMaxValueProbDistribution") > 0

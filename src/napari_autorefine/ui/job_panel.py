@@ -169,7 +169,7 @@ class JobPanel(QWidget):
         self.log.add(timed)
 
     def _on_iteration(self, event: IterationWritten) -> None:
-        self.log.add_iteration(event)
+        self.log.add_iteration(event, None if self.session is None else self.session.moment)
         self.tell(
             f"{event.resolution_A:.2f} Å · step {event.angular_step_deg:.3g}°"
             f" {'local' if event.is_local else 'global'} · changes {event.change_rot_deg:.2g}° /"

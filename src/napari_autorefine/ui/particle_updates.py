@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from napari.layers import Points
 
 from napari_autorefine.errors import InputError
@@ -15,7 +17,7 @@ from napari_autorefine.ui.layers_of_maps import LayerData
 from napari_autorefine.ui.layers_of_micrographs import points_style
 from napari_autorefine.ui.layers_of_tomograms import tomo_coordinate_layers
 from napari_autorefine.ui.live_results import DOCK_NAME
-from napari_autorefine.ui.star_tables import rows_with
+from napari_autorefine.ui.star_tables import StarRows, rows_with
 
 _DATA = re.compile(r"(?P<prefix>.+?)(?:_it(?P<n>\d+))?_data\.star$")
 _NAMES = ("rlnTomoParticleName", "rlnImageName")
@@ -27,20 +29,73 @@ def own_metadata(layer: Points) -> dict[str, Any]:
     return known
 
 
-def newest_table(viewer: Any, layer: Points) -> Path:
-    """Return the particle file of the newest iteration: of the run in the live results, else of the layer's own run.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """What a layer shows, for a thread that reads newer poses.
+
+    Attributes
+    ----------
+    name : of the layer
+    tomograms : names of its tomograms, in the order of its slider
+    is_whole : all its tomograms are shown along a slider
+    scale : A per pixel of its data
+    features : columns of the particles that are shown
+    """
+
+    name: str
+    tomograms: tuple[str, ...]
+    is_whole: bool
+    scale: np.ndarray
+    features: pd.DataFrame
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewPoses:
+    """Where another table has the particles of a layer.
+
+    Attributes
+    ----------
+    path : of the table
+    points : data of the layer
+    features : columns of the table
+    has_origins : whether origins were added to the coordinates
+    """
+
+    path: Path
+    points: np.ndarray
+    features: pd.DataFrame
+    has_origins: bool
+
+
+def shown(layer: Points) -> Shown:
+    """Return what a layer shows."""
+    return Shown(
+        name=layer.name,
+        tomograms=tuple(own_metadata(layer).get("names", ())),
+        is_whole=layer.ndim == 4,
+        scale=np.array(layer.scale),
+        features=layer.features,
+    )
+
+
+def candidates(viewer: Any, layer: Points) -> list[Path]:
+    """Return the particle files of newest iterations: of the run in the live results, and of the layer's own run."""
+    return [*_of_dashboard(viewer), *_of_run(Path(str(own_metadata(layer).get("path", ""))))]
+
+
+def newest_poses(paths: list[Path], layer: Shown) -> NewPoses:
+    """Return the poses of the first table that has particles of the layer; it may be called in a thread.
 
     Raises
     ------
     InputError
-        Neither has one with these particles.
+        None has, one cannot be read, or it has other tomograms.
     """
-    candidates = [*_of_dashboard(viewer), *_of_run(Path(str(own_metadata(layer).get("path", ""))))]
     mine = _names(layer.features)
-    for path in candidates:
+    for path in paths:
         rows = rows_with(read_star(path), path, "rlnTomoName")
         if rows is not None and (not mine or mine & _names(rows.table)):
-            return path
+            return _poses(rows, layer)
     raise InputError("No refinement of these particles is known: run one, or open it in Live results.")
 
 
@@ -66,36 +121,36 @@ def _of_run(path: Path) -> list[Path]:
     return [final] if final.is_file() else found[-1:]
 
 
-def take_table(layer: Points, path: Path) -> None:
-    """Put the particles of a layer where another table has them, with its columns.
-
-    Raises
-    ------
-    InputError
-        The table cannot be read, or has other tomograms.
-    """
-    own = own_metadata(layer)
-    rows = rows_with(read_star(path), path, "rlnTomoName")
-    names = tuple(own.get("names", ()))
-    if rows is None:
-        raise InputError(f"{path} holds no particles of tomograms.")
+def _poses(rows: StarRows, layer: Shown) -> NewPoses:
+    """Return where a table has the particles of a layer, with the table's columns."""
+    path, names = rows.path, layer.tomograms
     if rest := sorted(set(rows.texts("rlnTomoName")) - set(names)):
-        if layer.ndim == 4:
+        if layer.is_whole:
             raise InputError(f"{path.name} has particles in {rest[0]}, which {layer.name} does not show; open it.")
         chosen = rows.table["rlnTomoName"].astype(str).isin(names).to_numpy()
         table = rows.table[chosen].reset_index(drop=True)
-        rows = type(rows)(path=path, name=rows.name, table=table, optics=rows.optics, version=rows.version)
+        rows = StarRows(path=path, name=rows.name, table=table, optics=rows.optics, version=rows.version)
     (data, arguments, _), *_ = tomo_coordinate_layers(rows, names=names) or [(None, {}, "")]
     if data is None:
         raise InputError(f"{path.name} holds no coordinates.")
-    points = np.asarray(data) * np.asarray(arguments["scale"]) / np.asarray(layer.scale)
+    return NewPoses(
+        path=path,
+        points=np.asarray(data) * np.asarray(arguments["scale"]) / layer.scale,
+        features=arguments["features"],
+        has_origins=arguments["metadata"]["autorefine"]["has_origins"],
+    )
+
+
+def take_poses(layer: Points, poses: NewPoses) -> None:
+    """Put the particles of a layer where newer poses have them."""
+    own = own_metadata(layer)
     follower = own.get("follower")
     if follower is not None:
-        follower.put(layer, points, arguments["features"])
+        follower.put(layer, poses.points, poses.features)
     else:
         layer.selected_data = set()
-        layer.data, layer.features = points, arguments["features"]
-    own["path"], own["has_origins"] = str(path), arguments["metadata"]["autorefine"]["has_origins"]
+        layer.data, layer.features = poses.points, poses.features
+    own["path"], own["has_origins"] = str(poses.path), poses.has_origins
 
 
 def split_by_tomogram(layer: Points) -> list[LayerData]:

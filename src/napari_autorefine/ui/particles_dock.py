@@ -27,10 +27,19 @@ from napari_autorefine.errors import InputError
 from napari_autorefine.ui.endings import when_destroyed
 from napari_autorefine.ui.fields import GREY, plain_label, say, small_label
 from napari_autorefine.ui.file_fields import layer_kind
+from napari_autorefine.ui.latest_worker import Failure, LatestWorker
 from napari_autorefine.ui.notices import show_error
 from napari_autorefine.ui.orientations import ARROW_COLOR, arrows_on_points
 from napari_autorefine.ui.particle_colors import PLAIN, color_of, columns_to_color_by
-from napari_autorefine.ui.particle_updates import newest_table, own_metadata, split_by_tomogram, take_table
+from napari_autorefine.ui.particle_updates import (
+    NewPoses,
+    candidates,
+    newest_poses,
+    own_metadata,
+    shown,
+    split_by_tomogram,
+    take_poses,
+)
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -58,13 +67,15 @@ class ParticlesDock(QWidget):
         self.newest, self.split = QPushButton("Newest iteration"), QPushButton("Layer per tomogram")
         self.words = small_label(GREY)
         self._arrows_of: dict[Points, Vectors] = {}
+        self._worker = LatestWorker()
         self._prepare()
         self._lay_out()
         events = napari_viewer.layers.events
         for event in (events.inserted, events.removed, events.reordered):
             event.connect(self._list)
         napari_viewer.dims.events.current_step.connect(self._say)
-        when_destroyed(self, partial(_let_go, napari_viewer, WeakMethod(self._list), WeakMethod(self._say)))
+        own = WeakMethod(self._list), WeakMethod(self._say)
+        when_destroyed(self, partial(_let_go, napari_viewer, self._worker, *own))
         self._list()
 
     def sizeHint(self) -> QSize:
@@ -127,18 +138,22 @@ class ParticlesDock(QWidget):
             self.layers.setCurrentIndex(at)
 
     def take_newest(self) -> None:
-        """Move particles and arrows to where the newest iteration has them; what is wrong becomes a notification."""
+        """Move particles and arrows to where the newest iteration has them; what is wrong becomes a notification.
+
+        The table is read by a thread, as it may be large.
+        """
         layer = self.layer
-        if layer is None:
-            return
-        try:
-            table = newest_table(self.viewer, layer)
-            take_table(layer, table)
-        except InputError as error:
-            show_error(str(error))
-            return
-        self._on_layer()  # there may be other columns
-        self._paint()
+        if layer is not None:
+            paths = candidates(self.viewer, layer)
+            self._worker.ask("poses", partial(newest_poses, paths, shown(layer)), partial(self._take, layer))
+
+    def _take(self, layer: Points, found: NewPoses | Failure) -> None:
+        if isinstance(found, Failure):
+            show_error(found.text)
+        elif layer in self.viewer.layers:
+            take_poses(layer, found)
+            self._on_layer()  # there may be other columns
+            self._paint()
 
     def split_up(self) -> None:
         """Replace the layer by one per tomogram."""
@@ -248,8 +263,9 @@ class ParticlesDock(QWidget):
         say(self.words, f"{name}: {here} of {len(layer.data)} particles of {file}")
 
 
-def _let_go(viewer: Any, on_layers: WeakMethod[Any], on_step: WeakMethod[Any]) -> None:
-    """Leave nothing connected to a dock that is gone."""
+def _let_go(viewer: Any, worker: LatestWorker, on_layers: WeakMethod[Any], on_step: WeakMethod[Any]) -> None:
+    """Leave nothing connected to a dock that is gone, and no thread."""
+    worker.stop(wait=False)
     events = viewer.layers.events
     if (slot := on_layers()) is not None:
         for event in (events.inserted, events.removed, events.reordered):

@@ -56,6 +56,7 @@ class JobSession:
     log : messages so far, the last words included
     outputs : files by kind, once the job has finished
     progress : last progress of the present stage
+    moment : when the last event happened that has been read
     ended : how the job ended, None before
     """
 
@@ -72,6 +73,7 @@ class JobSession:
         self.log: list[TimedEvent] = []
         self.outputs: dict[str, str] = {}
         self.progress: Progress | None = None
+        self.moment = time.time()
         self.ended: JobEnded | None = None
         self._position = 0
         self._stage_began = time.time()
@@ -131,7 +133,7 @@ class JobSession:
             self._look()
 
     def _take(self, timed: TimedEvent) -> None:
-        event = timed.event
+        event, self.moment = timed.event, timed.time
         if isinstance(event, Progress):
             self._progress(event, timed.time)
         elif isinstance(event, IterationWritten):
