@@ -151,7 +151,7 @@ def test_the_noise_of_an_iteration_is_that_of_the_images() -> None:
 def test_representatives_of_a_flat_posterior_carry_its_whole_weight() -> None:
     rng = np.random.default_rng(5)
     weights = rng.dirichlet(np.ones(20000)).reshape(2000, 10).astype(np.float32)
-    chosen, own = second_pass._representatives(weights, 256)
+    chosen, own = second_pass._representatives(weights, weights.sum(axis=1, dtype=np.float64), 256)
     assert 200 < len(chosen) <= 256
     assert np.all(np.diff(chosen) > 0)
     np.testing.assert_allclose(own.sum(), 1.0, rtol=1e-5)
@@ -162,6 +162,6 @@ def test_representatives_of_a_flat_posterior_carry_its_whole_weight() -> None:
 
 def test_a_sharp_posterior_represents_itself() -> None:
     weights = np.random.default_rng(6).uniform(size=(40, 7)).astype(np.float32)
-    chosen, own = second_pass._representatives(weights, 40)
+    chosen, own = second_pass._representatives(weights, weights.sum(axis=1), 40)
     np.testing.assert_array_equal(chosen, np.arange(40))
     np.testing.assert_array_equal(own, weights)

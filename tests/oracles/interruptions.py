@@ -24,12 +24,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pytest
 from oracles import phantoms
 from oracles.particle_files import write_particle_files
 
+from napari_autorefine.errors import InputError
 from napari_autorefine.io.mrc import read_volume
 from napari_autorefine.io.run_integrity import damage_of
 from napari_autorefine.io.star import read_particles
+from napari_autorefine.jobs.output_lock import lock_path
 from napari_autorefine.jobs.refine import RefineParams, refine
 
 BOX, PIXEL_A, N = 16, 5.0, 24
@@ -64,10 +67,17 @@ def make_set(folder: Path) -> None:
 
 
 def go_on(folder: Path) -> Iterator[object]:
-    """Start the run, or go on with it as somebody would who finds its folder; nothing when it has ended."""
+    """Start the run, or go on with it as somebody would who finds its folder; nothing when it has ended.
+
+    Killed at its very end a run is finished, but its lock lies there: whoever tries to go on is told that, and the lock
+    of the process that is gone is removed.
+    """
     output = folder / "Refine3D"
     final = output / "run_optimiser.star"
     if final.exists() and not damage_of(final):
+        if lock_path(output / "run").exists():
+            with pytest.raises(InputError, match="is finished"):
+                all_of(refine(RefineParams(continue_from=str(output), max_iterations=40, cpu=True)))
         return iter(())
     if any(output.glob("run_it*_optimiser.star")):
         return iter(refine(RefineParams(continue_from=str(output), max_iterations=40, cpu=True)))
