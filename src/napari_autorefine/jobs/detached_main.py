@@ -108,8 +108,9 @@ def _be_polite(*, but: threading.Thread) -> None:
     if sys.platform == "linux" and not given.isdigit():
         with contextlib.suppress(psutil.Error, OSError):
             psutil.Process().ionice(psutil.IOPRIO_CLASS_BE, _IO_PRIORITY)  # else the idle class of disks, too
-            for thread in psutil.Process().threads():
-                if thread.id != but.native_id:
+        for thread in psutil.Process().threads():
+            if thread.id != but.native_id:
+                with contextlib.suppress(OSError):
                     os.sched_setscheduler(thread.id, os.SCHED_IDLE, os.sched_param(0))
 
 
