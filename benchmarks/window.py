@@ -147,6 +147,7 @@ def redraw_rows(viewer: Any, folder: Path, kind: str, *, pairs: int, seconds: fl
     while dashboard.maps.current is None and not session.is_over:
         spin(0.2)
     spin(2.0)
+    redraws_per_second(viewer, seconds)  # the first redraws compile shaders
     process = psutil.Process(session.job.info.pid)
     running, idle, updates = [], [], 0
     for _ in range(pairs):
