@@ -12,7 +12,7 @@ from napari_autorefine.kernels.significance import significant_weights
 from napari_autorefine.xp import array_module, beside, to_host
 
 _FAST = {"nnan", "nsz", "arcp", "contract", "reassoc"}
-_ALL = {*_FAST, "afn"}
+_IN_ORDER = {"nnan", "nsz", "contract"}  # the two parts of log 2 must not be added up first
 _DEEPEST = np.float32(-30.0)  # e^-30 of the largest weight is 0: all such do not reach the sum's last digit
 _SHIFT = 16  # bits of a float32 that do not tell its bin: 128 bins per power of two
 _TOP_BIN = int(np.float32(1.0).view(np.int32)) >> _SHIFT
@@ -106,7 +106,7 @@ def _largest_weights(scores, fraction, max_count):  # type: ignore[no-untyped-de
     return *laid_out, total, float(top)
 
 
-@njit(nogil=True, cache=True, fastmath=_ALL, error_model="numpy")
+@njit(nogil=True, cache=True, fastmath=_IN_ORDER, error_model="numpy")
 def _exponentials(values):  # type: ignore[no-untyped-def]
     """Replace values from -30 to 0 by their exponential, to 2 units of the last digit (as Cephes, Moshier 1989).
 
