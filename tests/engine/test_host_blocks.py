@@ -239,7 +239,11 @@ def test_a_process_with_little_memory_makes_the_same_maps(tmp_path: Path) -> Non
 
     whole, said = result()
     assert said.strip() == ""
-    capped, said = result(45)
+    # How much is too little differs between machines: the first of these caps that makes memory run out is taken.
+    for megabytes in range(120, 40, -10):
+        capped, said = result(megabytes)
+        if "particles at a time" in said:
+            break
     assert "particles at a time from here on" in said
     np.testing.assert_allclose(capped["euler_deg"], whole["euler_deg"], atol=1e-3)
     np.testing.assert_allclose(capped["map"], whole["map"], atol=1e-5 * np.abs(whole["map"]).max())
