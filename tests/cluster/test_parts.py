@@ -172,7 +172,7 @@ def searched(
         for block in result.results:
             for row, particle in zip(block.particles, block.results, strict=True):
                 eulers[row] = particle.euler_deg
-                assert particle.insertions == ()
+                assert not particle.insertions
         assert session.search((1, 1), chunk) is result  # asked again: nothing is added twice
     sums = session.finish((1, 1))
     with pytest.raises(SessionLost):

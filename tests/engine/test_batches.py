@@ -43,18 +43,28 @@ def test_the_significant_samples_are_those_of_each_particle(sharpness: float, fr
         assert own_total == pytest.approx(kept.total, rel=1e-6) and own_top == kept.top
 
 
-@pytest.mark.parametrize("most", [1, 5, 1000])
-def test_the_orientations_refined_are_those_of_each_particle(most: int) -> None:
-    scores = log_scores(2.0)
-    weights, _, _ = batch_weights.significant(scores.copy(), 0.9)
+@pytest.mark.parametrize("most", [1, 5, 20, 30, 1000])
+@pytest.mark.parametrize("sharpness", [0.1, 2.0, 5.0])
+def test_the_orientations_refined_are_those_of_each_particle(sharpness: float, most: int) -> None:
+    scores = log_scores(sharpness)
+    scores[1, 25:] = -np.inf  # fits fewer than others
+    scores[5, 3:] = -np.inf
+    scores[4, 8] += 8  # fits one by far best
+    weights, _, _ = batch_weights.significant(scores.copy(), 0.999)
     kept = batch_weights.keep(weights, most)
+    n_fit = (weights > 0).any(axis=2).sum(axis=1)
+    np.testing.assert_array_equal(kept.n_rotation, np.minimum(n_fit, most))
     for i, own in enumerate(scores):
-        expected = expectation.significant(own, winner_takes_all=False, fraction=0.9, max_count=-1, most=most)
+        expected = expectation.significant(own, winner_takes_all=False, fraction=0.999, max_count=-1, most=most)
         n_r, n_s = kept.n_rotation[i], kept.n_shift[i]
         np.testing.assert_array_equal(kept.positions[i, :n_r], expected.rotations)
         np.testing.assert_array_equal(kept.shifts[i, :n_s], expected.shifts)
         np.testing.assert_array_equal(kept.pairs[i, :n_r][:, expected.shifts], expected.pairs)
         assert kept.count[i] == expected.count and not kept.pairs[i, n_r:].any()
+        np.testing.assert_allclose(kept.log_factor[i, :n_r], expected.log_factor, rtol=1e-5, atol=1e-6)
+        assert np.isfinite(kept.log_factor[i]).all() and kept.log_factor.dtype == np.float32
+        if n_fit[i] <= most:
+            assert not kept.log_factor[i, :n_r].any()
 
 
 @pytest.mark.parametrize("most", [5, 30, 64])

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pickle
 import threading
 from collections.abc import Iterator
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 from oracles import cupy_stand_in, half_sets, phantoms
+from oracles.agreement import assert_same
 from oracles.cuda_on_host import COMPILER
 from oracles.half_sets import Case, Found
 from oracles.tomo_sets import Files
@@ -24,9 +25,8 @@ from napari_autorefine.engine.device_images import Fetched
 from napari_autorefine.engine.device_sums import DeviceSums, Weighted
 from napari_autorefine.engine.loop import refine
 from napari_autorefine.engine.problem import RefinementProblem, RefineOptions
-from napari_autorefine.engine.reconstruction import complete_hermitian, reconstruct
 from napari_autorefine.engine.resident_images import ResidentImages
-from napari_autorefine.engine.state import Poses, RefinementState
+from napari_autorefine.engine.state import RefinementState
 from napari_autorefine.events import Message, Progress
 from napari_autorefine.model.geometry import euler_to_matrix
 from napari_autorefine.xp import gpu_count
@@ -60,33 +60,6 @@ def gpu(request: pytest.FixtureRequest) -> None:
 @lru_cache(maxsize=32)
 def on_host(case: Case) -> Found:
     return half_sets.run(case)
-
-
-def finished_map(found: Found) -> np.ndarray:
-    sums = found.accumulators.copy()
-    complete_hermitian(sums)
-    return reconstruct(sums)
-
-
-def assert_same(found: Found, expected: Found) -> None:
-    """The same samples are searched, everything summed agrees to rounding; so do poses, which are means."""
-    for item in fields(Poses):
-        own, other = getattr(found.poses, item.name), getattr(expected.poses, item.name)
-        if item.name == "n_significant":
-            np.testing.assert_array_equal(own, other, err_msg=item.name)
-        elif item.name == "euler_deg":
-            np.testing.assert_allclose(euler_to_matrix(own), euler_to_matrix(other), atol=1e-5)
-        elif item.name == "origin_A":
-            np.testing.assert_allclose(own, other, atol=1e-3)
-        else:
-            np.testing.assert_allclose(own, other, rtol=2e-4, err_msg=item.name)
-    for name in ("noise", "weight", "scale_cross", "scale_power", "direction", "offset_square", "norm"):
-        own, other = getattr(found.statistics, name), getattr(expected.statistics, name)
-        np.testing.assert_allclose(own, other, rtol=2e-4, atol=2e-4 * np.max(np.abs(other)), err_msg=name)
-    map_, other = finished_map(found), finished_map(expected)
-    assert np.abs(map_ - other).max() < 1e-4 * other.std()
-    assert found.accumulators.dc_data == pytest.approx(expected.accumulators.dc_data, rel=1e-5)
-    assert found.accumulators.dc_weight == pytest.approx(expected.accumulators.dc_weight, rel=1e-5)
 
 
 VOLUMES = Case(form="volume", is_premultiplied=True, n_particle=4, fraction=0.999)

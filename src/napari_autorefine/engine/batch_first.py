@@ -109,7 +109,7 @@ class FirstFound:
     rows : (n,) particles, on the host
     kept : what is to be refined
     orientations : (n, n_r) int64, orientations of the grid at the kept positions
-    log_prior : (n, n_r) float32, of these
+    log_prior : (n, n_r) float32, of these, and what weights are multiplied by for orientations that were not drawn
     """
 
     rows: np.ndarray
@@ -164,7 +164,10 @@ def _whole_grid(batch: Batch, shared: SharedSlices, log_prior: np.ndarray, prior
     own += priors[:, None, :]
     kept = _select(own, search.settings)
     return FirstFound(
-        rows=np.arange(len(own)), kept=kept, orientations=kept.positions, log_prior=of_rotation[kept.positions]
+        rows=np.arange(len(own)),
+        kept=kept,
+        orientations=kept.positions,
+        log_prior=of_rotation[kept.positions] + kept.log_factor,
     )
 
 
@@ -269,7 +272,7 @@ def _screened(batch: Batch, part: _Part, rows: Any, priors: Any) -> FirstFound:
         rows=part.rows,
         kept=kept,
         orientations=xp.take_along_axis(ids, kept.positions, axis=1),
-        log_prior=xp.take_along_axis(log_prior, kept.positions, axis=1),
+        log_prior=xp.take_along_axis(log_prior, kept.positions, axis=1) + kept.log_factor,
     )
 
 

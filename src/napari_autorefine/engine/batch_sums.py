@@ -76,7 +76,7 @@ class Numbers:
                 weight=float(values["weight"][i]),
                 directions=self.directions[i][own],
                 direction_weights=self.direction_weights[i][own],
-                insertions=(),
+                insertions=[],
             )
         return found
 

@@ -15,7 +15,7 @@ from napari_autorefine.kernels.positions import set_positions
 from napari_autorefine.kernels.significance import significant_weights
 from napari_autorefine.xp import array_module, to_host
 
-_BITS_OF_ONE = 0x3F800000  # float32 weights in (0, 1] are ordered as their bits are
+_LEAST_PLACE = 1e-30  # below any weight: where fewer are left than places, each has one of its own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,12 +28,15 @@ class Kept:
         others, of which no pair is kept
     shifts : (n, n_trans) int64, coarse shifts, the particle's own first and ascending; others likewise
     pairs : (n, n_r, n_trans) bool, which pairs are kept, by shift number
-    n_rotation, n_shift, count : (n,) on the host, the particle's own orientations, shifts and pairs
+    log_factor : (n, n_r) float32, what weights of an orientation are multiplied by for those that were not drawn
+    n_rotation, n_shift : (n,) on the host, the particle's own orientations and shifts
+    count : (n,) on the host, number of significant pairs, whether drawn or not
     """
 
     positions: Any
     shifts: Any
     pairs: Any
+    log_factor: Any
     n_rotation: np.ndarray
     n_shift: np.ndarray
     count: np.ndarray
@@ -68,33 +71,61 @@ def only_winners(scores: Any) -> tuple[Any, Any]:
 
 
 def keep(weights: Any, most_rotations: int) -> Kept:
-    """Turn first-pass weights into what is to be refined, of each particle its best orientations at the most."""
+    """Turn first-pass weights into what is to be refined.
+
+    Of a particle that fits more than ``most_rotations`` orientations, so many are drawn that stand for all; see
+    ``selection.drawn``.
+    """
     xp = array_module(weights)
-    n, n_rot, n_trans = weights.shape
+    n_trans = weights.shape[2]
     kept = weights > 0
-    has = kept.any(axis=2)
-    found = to_host(has.sum(axis=1))
+    n_pair = kept.sum(axis=2)
+    taken = n_pair > 0
+    found = to_host(taken.sum(axis=1))
     most = min(int(found.max()), most_rotations)
     if most < found.max():
-        position = xp.arange(n_rot, dtype=np.int64)
-        bits = xp.ascontiguousarray(weights.max(axis=2)).view(np.int32).astype(np.int64)
-        by_weight = xp.sort(((_BITS_OF_ONE - bits) << 32) | position[None, :], axis=1)
-        chosen = by_weight[:, :most] & 0xFFFFFFFF
-        has = xp.take_along_axis(has, chosen, axis=1)
-        chosen = xp.sort(xp.where(has, chosen, chosen + n_rot), axis=1) % n_rot
+        taken, chance = _drawn(weights.sum(axis=2, dtype=np.float64), most)
+        kept &= taken[:, :, None]
+        chosen = set_positions(taken, most)
+        own = xp.take_along_axis(chance, chosen, axis=1)
+        log_factor = -xp.log(xp.where(own > 0, own, 1.0)).astype(np.float32)
     else:
-        chosen = set_positions(has, most)
+        chosen = set_positions(taken, most)
+        log_factor = xp.zeros(chosen.shape, dtype=np.float32)
     pairs = xp.take_along_axis(kept, chosen[:, :, None], axis=1)
     of_shift = pairs.any(axis=1)
-    counts = to_host(xp.stack([of_shift.sum(axis=1), pairs.reshape(n, -1).sum(axis=1)]))
+    counts = to_host(xp.stack([of_shift.sum(axis=1), n_pair.sum(axis=1)]))
     return Kept(
         positions=chosen,
         shifts=set_positions(of_shift, n_trans),
         pairs=pairs,
+        log_factor=log_factor,
         n_rotation=np.minimum(found, most),
         n_shift=counts[0],
         count=counts[1],
     )
+
+
+def _drawn(share: Any, most: int) -> tuple[Any, Any]:
+    """Draw from each row of shares, of which some has more than ``most`` entries above 0; see ``selection.drawn``.
+
+    Returns
+    -------
+    taken : (n, n_rot) bool, at most so many of each row
+    chance : (n, n_rot) float64, probability of that
+    """
+    xp = array_module(share)
+    ascending = xp.sort(share, axis=1)
+    rest = xp.cumsum(ascending[:, -most:], axis=1) + ascending[:, :-most].sum(axis=1, keepdims=True)
+    # Without the k largest, rest / (most - k) falls with k for as long as the next is due a place of its own.
+    place = xp.maximum((rest / xp.arange(1, most + 1)).min(axis=1, keepdims=True), _LEAST_PLACE)
+    taken, chance = share > place, xp.minimum(share / place, 1.0)
+    # How many of the marks j + 1/2 lie at or below what the others have reached.
+    upto = xp.floor(xp.cumsum(xp.where(taken, 0.0, chance), axis=1) + 0.5)
+    before = xp.zeros_like(upto)
+    before[:, 1:] = upto[:, :-1]
+    taken |= upto > before
+    return taken, chance
 
 
 def representatives(weights: Any, most: int) -> tuple[Any, Any]:

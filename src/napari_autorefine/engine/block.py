@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from napari_autorefine.engine.first_pass import first_pass
+from napari_autorefine.engine.image_search import can_be_compiled, search_images
 from napari_autorefine.engine.search import Search
 from napari_autorefine.engine.second_pass import ParticleResult, second_pass
 
@@ -26,5 +27,8 @@ class BlockResult:
 
 def search_particles(search: Search) -> Iterator[ParticleResult]:
     """Search the particles of a block one after the other, in the block's order."""
+    if can_be_compiled(search):
+        yield from search_images(search)
+        return
     for i, (candidates, kept) in enumerate(first_pass(search)):
         yield second_pass(search, i, candidates, kept)

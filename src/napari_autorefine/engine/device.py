@@ -259,13 +259,13 @@ class DeviceHalf:
             return
         for row, result in zip(rows.tolist(), search_particles(search), strict=True):
             if self._sums is None:
-                done[row] = replace(result, insertions=tuple(_on_host(entry) for entry in result.insertions))
+                done[row] = replace(result, insertions=[_on_host(entry) for entry in result.insertions])
                 continue
             # All that is needed is on the device before the first is added: memory cannot run out between them.
             entries = [replace(e, matrices=to_device(e.matrices, self.device)) for e in result.insertions]
             for entry in entries:
                 self._sums.add(search.block.geometry.index, entry)
-            done[row] = replace(result, insertions=())
+            done[row] = replace(result, insertions=[])
 
     def _can_be_fast(self, batch: Batch) -> bool:
         """Tell whether scores may be made in TF32: asked for, and tried on the first batch of the whole grid."""

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-from napari_autorefine.engine.selection import largest_weights
+from napari_autorefine.engine.priors import add_parents_priors, sum_of_priors
+from napari_autorefine.engine.selection import drawn, largest_weights
 from napari_autorefine.engine.shifts import ShiftedImage
 from napari_autorefine.kernels import project
 from napari_autorefine.kernels.moments import weighted_power
@@ -37,13 +37,15 @@ class Significant:
     rotations : (n_r,) int64, positions in the particle's candidate list
     shifts : (n_t,) int64, coarse translations
     pairs : (n_r, n_t) bool, which pairs are kept
-    count : number of pairs kept
+    count : number of significant pairs, whether drawn or not
+    log_factor : (n_r,) float32, what weights of an orientation are multiplied by for those that were not drawn
     """
 
     rotations: np.ndarray
     shifts: np.ndarray
     pairs: np.ndarray
     count: int
+    log_factor: np.ndarray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,19 +73,8 @@ class Posterior:
 def with_priors(scores: Any, i: int, rotations: np.ndarray, shifts: np.ndarray) -> Any:
     """Scores of image ``i`` of (n_rot, n_img, n_trans) plus log priors of orientations and shifts; (n_rot, n_trans)."""
     if array_module(scores) is np:
-        return _with_priors(scores, i, rotations, shifts)
+        return sum_of_priors(scores, i, rotations, shifts)
     return scores[:, i] + beside(rotations, scores)[:, None] + beside(shifts, scores)[None, :]
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _with_priors(scores, i, rotations, shifts):  # type: ignore[no-untyped-def]
-    n_trans = scores.shape[2]
-    out = np.empty((scores.shape[0], n_trans), dtype=np.float32)
-    for rot in range(scores.shape[0]):
-        of_rotation = np.float32(rotations[rot])
-        for trans in range(n_trans):
-            out[rot, trans] = scores[rot, i, trans] + of_rotation + shifts[trans]
-    return out
 
 
 def with_parents_priors(scores: Any, log_rotation: np.ndarray, log_shift: np.ndarray, pairs: np.ndarray) -> Any:
@@ -96,22 +87,10 @@ def with_parents_priors(scores: Any, log_rotation: np.ndarray, log_shift: np.nda
     pairs : (n_r, n_t) bool
     """
     if array_module(scores) is np:
-        return _with_parents_priors(scores, log_rotation, log_shift, pairs)
+        return add_parents_priors(scores, log_rotation, log_shift, pairs)
     n_child = scores.shape[0] // pairs.shape[0], scores.shape[1] // pairs.shape[1]
     allowed = np.where(pairs, log_rotation[:, None] + log_shift, np.float32(-np.inf))
     return scores + beside(np.repeat(np.repeat(allowed, n_child[0], axis=0), n_child[1], axis=1), scores)
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _with_parents_priors(scores, log_rotation, log_shift, pairs):  # type: ignore[no-untyped-def]
-    n_rot, n_trans = scores.shape[0] // pairs.shape[0], scores.shape[1] // pairs.shape[1]
-    for r in range(pairs.shape[0]):
-        for o in range(r * n_rot, (r + 1) * n_rot):
-            for t in range(pairs.shape[1]):
-                prior = np.float32(log_rotation[r] + log_shift[t]) if pairs[r, t] else np.float32(-np.inf)
-                for k in range(t * n_trans, (t + 1) * n_trans):
-                    scores[o, k] += prior
-    return scores
 
 
 def log_likelihoods(slices: Any, trials: ShiftedImage, contrast: Any, score_weight: Any) -> Any:
@@ -159,21 +138,28 @@ def significant(scores: Any, *, winner_takes_all: bool, fraction: float, max_cou
     ----------
     winner_takes_all : the best sample alone
     fraction, max_count : share of the weight, and number of samples, that are kept; see ``largest_weights``
-    most : of an image that fits everywhere, only so many orientations that fit best are refined
+    most : of an image that fits more orientations, so many are drawn that stand for all; see ``drawn``
     """
     if winner_takes_all:
         rotation, shift = divmod(int(scores.argmax()), scores.shape[1])
         one = np.ones((1, 1), dtype=bool)
-        return Significant(rotations=np.array([rotation]), shifts=np.array([shift]), pairs=one, count=1)
+        return Significant(
+            rotations=np.array([rotation]),
+            shifts=np.array([shift]),
+            pairs=one,
+            count=1,
+            log_factor=np.zeros(1, dtype=np.float32),
+        )
     found = largest_weights(scores, fraction, max_count)
     weights, rotations, shifts = found.weights, found.rows, found.columns
     pairs = to_host(weights > 0)
+    count, log_factor = int(np.count_nonzero(pairs)), np.zeros(len(rotations), dtype=np.float32)
     if len(rotations) > most:
-        best = np.sort(np.argsort(-to_host(weights.max(axis=1)), kind="stable")[:most])
-        rotations, pairs = rotations[best], pairs[best]
+        chosen, chance = drawn(found.of_rows, most)
+        rotations, pairs, log_factor = rotations[chosen], pairs[chosen], -np.log(chance).astype(np.float32)
         used = pairs.any(axis=0)
         shifts, pairs = shifts[used], pairs[:, used]
-    return Significant(rotations=rotations, shifts=shifts, pairs=pairs, count=int(np.count_nonzero(pairs)))
+    return Significant(rotations=rotations, shifts=shifts, pairs=pairs, count=count, log_factor=log_factor)
 
 
 def posterior(scores: Any, *, winner_takes_all: bool, fraction: float) -> Posterior:

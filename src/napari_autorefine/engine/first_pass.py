@@ -20,7 +20,7 @@ Slices = Callable[[SamplePart, np.ndarray], Any]
 
 PARENT_REACH = 40.0  # a parent whose log weight is this far below the best has no child of consequence; 20 loses a few
 CROWDED = 0.3  # with more than this share of the grid left, one product with all of it is faster
-_NEGLIGIBLE = 12.0  # a log weight this far below the best is of no consequence
+NEGLIGIBLE = 12.0  # a log weight this far below the best is of no consequence
 _HELD_SAMPLES = 4 << 20  # Fourier samples of one particle's slices that are held at a time
 
 
@@ -118,7 +118,9 @@ def own_candidates(search: Search, i: int) -> Candidates:
 def _neighborhood(local: LocalOrientations, i: int) -> Candidates:
     own = slice(local.offsets[i], local.offsets[i + 1])
     return Candidates(
-        dir_idx=local.dir_idx[own], psi_idx=local.psi_idx[own], log_prior=local.log_prior[own].astype(np.float32)
+        dir_idx=local.dir_idx[own].astype(np.int64),
+        psi_idx=local.psi_idx[own].astype(np.int64),
+        log_prior=local.log_prior[own].astype(np.float32),
     )
 
 
@@ -178,7 +180,7 @@ def _reach_of_ring(block: Block, i: int) -> float:
     """How far below the best on the screening disc an orientation of image ``i`` may lie; see ``reach_of``."""
     ring, particle = block.geometry.ring, block.particle(i)
     if ring is None:
-        return _NEGLIGIBLE
+        return NEGLIGIBLE
     power = particle.repeated(block.model.expected_power, ring)
     gain = 0.5 * particle.of(particle.images.contrast, ring) ** 2 * particle.score_weight(ring) * power
     return float(reach_of(float(gain.sum())))
@@ -190,7 +192,7 @@ def reach_of(gain: Any) -> Any:
     With ``gain`` the expected log-likelihood gain of the right pose over an empty model in the ring, a right pose gains
     about that much and a wrong one loses about as much there.
     """
-    return _NEGLIGIBLE + 2.0 * gain
+    return NEGLIGIBLE + 2.0 * gain
 
 
 def _select(scores: Any, settings: SearchSettings) -> Significant:

@@ -163,17 +163,17 @@ class OrientationGrid:
         """Perturbed rotations (n, 3, 3) float64 of coarse orientations; releases the interpreter lock."""
         out = np.empty((len(dir_idx), 1, 3, 3))
         angles = self.rot_deg[:, None], self.tilt_deg[:, None], self.psi_deg[:, None]
-        _fill_matrices(dir_idx, psi_idx, *angles, self._turn(perturbation), out)
+        fill_matrices(dir_idx, psi_idx, *angles, self.turn(perturbation), out)
         return out[:, 0]
 
     def child_matrices(self, dir_idx: np.ndarray, psi_idx: np.ndarray, perturbation: float = 0.0) -> np.ndarray:
         """Perturbed rotations (n, 8, 3, 3) float64 of the children; releases the interpreter lock."""
         out = np.empty((len(dir_idx), N_CHILD, 3, 3))
         angles = self.child_rot_deg, self.child_tilt_deg, self.child_psi_deg
-        _fill_matrices(dir_idx, psi_idx, *angles, self._turn(perturbation), out)
+        fill_matrices(dir_idx, psi_idx, *angles, self.turn(perturbation), out)
         return out
 
-    def _turn(self, perturbation: float) -> np.ndarray:
+    def turn(self, perturbation: float) -> np.ndarray:
         """Rotation A(p d, p d, p d) that orientations are multiplied by from the right."""
         return _turn_matrix(perturbation * self.step_deg)
 
@@ -192,7 +192,7 @@ def _perturbed_eulers(euler_deg: np.ndarray, turn_deg: float) -> np.ndarray:
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _fill_matrices(  # noqa: PLR0913 - flat arguments of a compiled function
+def fill_matrices(  # noqa: PLR0913 - flat arguments of a compiled function
     dir_idx: np.ndarray,
     psi_idx: np.ndarray,
     rot_deg: np.ndarray,

@@ -19,9 +19,9 @@ from napari_autorefine.engine.slices import Map, SharedSlices, share_slices
 from napari_autorefine.engine.source import BlockSource, RawParticles
 
 EDGE = 1.0 + 1e-5  # samples on the sphere |q| = r_max itself are inside, whatever their rounding
-# An image that fits this many orientations of a grid tells nothing about them at that spacing. On the first, rough grid
-# every image may be like that.
-_ROUGH_ORDER, _MOST_ROTATIONS, _MOST_FINE_ROTATIONS = 2, 1000, 250
+# Of an image that fits more orientations so many are refined, drawn by their weights: an image that tells so little is
+# one of very many, and their sum hardly differs (final maps and poses of no benchmark set do, with 64 either).
+_MOST_ROTATIONS = 128
 # Steps of local grids are fractions of what the images resolve: few of their orientations stand for all.
 _MOST_REPRESENTATIVES, _MOST_LOCAL_REPRESENTATIVES = 256, 16
 
@@ -131,7 +131,7 @@ def make_search(
         is_cc=job.plan.is_cc,
         fraction=job.setup.options.adaptive_fraction,
         max_significant=job.setup.options.max_significant,
-        most_rotations=_MOST_ROTATIONS if job.grid.orientations.order <= _ROUGH_ORDER else _MOST_FINE_ROTATIONS,
+        most_rotations=_MOST_ROTATIONS,
         most_representatives=_MOST_LOCAL_REPRESENTATIVES if job.is_local else _MOST_REPRESENTATIVES,
         n_shell=job.setup.n_shell,
         sigma_tilt_deg=job.setup.options.sigma_tilt_deg,

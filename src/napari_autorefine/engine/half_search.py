@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from types import TracebackType
 
 import numpy as np
@@ -61,7 +60,8 @@ class HalfSearch:
             for particle in result.results:
                 for entry in particle.insertions:
                     self._sum.add(result.group, entry)
-            yield replace(result, results=tuple(replace(particle, insertions=()) for particle in result.results))
+                particle.insertions.clear()
+            yield result
 
     def notes(self) -> Iterator[Message]:
         """Yield what there is to say about devices and memory since the last call."""

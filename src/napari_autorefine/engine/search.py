@@ -24,7 +24,7 @@ class SearchSettings:
     ----------
     is_cc : correlation instead of likelihood, winner takes all
     fraction, max_significant : share of the weight, and number of coarse samples, that are refined
-    most_rotations : coarse orientations of one particle that are refined at most
+    most_rotations : coarse orientations of one particle that are refined at most, drawn by weight where more matter
     most_representatives : fine orientations that stand for a particle's posterior in map and residuals at most
     n_shell : shells of the reference grid
     sigma_tilt_deg : width of the prior on tilt angles, where particles have one
@@ -212,6 +212,12 @@ class Search:
 
 def log_shift_prior(search: Search, i: int) -> np.ndarray:
     """Gaussian prior of the total offset at the coarse shifts, consistently in A; (n_trans,) float32."""
+    return log_shift_priors(search, slice(i, i + 1))[0]
+
+
+def log_shift_priors(search: Search, rows: slice = slice(None)) -> np.ndarray:
+    """Priors of some particles of the block; (n, n_trans) float32. See ``log_shift_prior``."""
     block = search.block
-    total = block.old_origin_A[i] + search.grid.shifts_A - block.origin_prior_A[i]
-    return (-0.5 * (total**2).sum(axis=1) / block.half.sigma_offset_A**2).astype(np.float32)
+    total = block.old_origin_A[rows, None] + search.grid.shifts_A - block.origin_prior_A[rows, None]
+    priors: np.ndarray = (-0.5 * (total**2).sum(axis=2) / block.half.sigma_offset_A**2).astype(np.float32)
+    return priors

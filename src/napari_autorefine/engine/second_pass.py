@@ -92,7 +92,7 @@ class FinePass:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParticleResult:
-    """Everything one particle leaves behind; ``insertions`` are empty once a device has added them to its own sums.
+    """Everything one particle leaves behind; ``insertions`` are taken out once they have been added to the sums.
 
     ``noise`` and ``count``, both (n_shell,) of the reference, are the weighted residual power and its divisor.
     """
@@ -112,7 +112,7 @@ class ParticleResult:
     weight: float
     directions: np.ndarray
     direction_weights: np.ndarray
-    insertions: tuple[Insertion, ...]
+    insertions: list[Insertion]
 
 
 def second_pass(search: Search, i: int, candidates: Candidates, kept: Significant) -> ParticleResult:
@@ -122,7 +122,8 @@ def second_pass(search: Search, i: int, candidates: Candidates, kept: Significan
     parts = _chunks(len(fine.orientations), fine.slices.n_sample)
     scores = [_fine_scores(search, i, fine, part) for part in parts]
     scores = scores[0] if len(scores) == 1 else array_module(scores[0]).concatenate(scores)
-    of_rotations, of_shifts = candidates.log_prior[kept.rotations], log_shift_prior(search, i)[kept.shifts]
+    of_rotations = candidates.log_prior[kept.rotations] + kept.log_factor
+    of_shifts = log_shift_prior(search, i)[kept.shifts]
     if settings.is_cc:
         of_rotations, of_shifts = np.zeros_like(of_rotations), np.zeros_like(of_shifts)
     scores = expectation.with_parents_priors(scores, of_rotations, of_shifts, kept.pairs)
@@ -219,9 +220,7 @@ def _noise_count(search: Search, particle: Measured) -> np.ndarray:
     return _per_shell(search, geometry.outer_shell, particle.images.count[particle.rows].sum(axis=0))
 
 
-def _weighted_slices(
-    search: Search, i: int, fine: FinePass, found: Posterior
-) -> tuple[ParticleSums, tuple[Insertion, ...]]:
+def _weighted_slices(search: Search, i: int, fine: FinePass, found: Posterior) -> tuple[ParticleSums, list[Insertion]]:
     """Residual statistics and insertions of a particle."""
     particle, whole = fine.particle, search.block.geometry.whole
     images, inverse_sigma2 = particle.images, particle.repeated(search.block.model.inverse_sigma2, whole)
@@ -238,7 +237,7 @@ def _weighted_slices(
         rows=whole.rows,
     )
     trials = particle.shifts(whole).of(particle.of(images.unmasked, whole), fine.shifts[found.columns])
-    return sums, tuple(maximization.insertions(weights, trials, contribution))
+    return sums, maximization.insertions(weights, trials, contribution)
 
 
 def _representatives(weights: Any, share: np.ndarray, most: int) -> tuple[np.ndarray, Any]:

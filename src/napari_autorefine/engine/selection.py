@@ -12,7 +12,9 @@ from napari_autorefine.kernels.significance import significant_weights
 from napari_autorefine.xp import array_module, beside, to_host
 
 _FAST = {"nnan", "nsz", "arcp", "contract", "reassoc"}
-_IN_ORDER = {"nnan", "nsz", "contract"}  # the two parts of log 2 must not be added up first
+# Rounded as written, whatever a function is compiled for (without this it would inherit the flags of the first function
+# that calls it): processes must find the same.
+_IN_ORDER = {"nnan", "nsz"}
 _DEEPEST = np.float32(-30.0)  # e^-30 of the largest weight is 0: all such do not reach the sum's last digit
 _SHIFT = 16  # bits of a float32 that do not tell its bin: 128 bins per power of two
 _TOP_BIN = int(np.float32(1.0).view(np.int32)) >> _SHIFT
@@ -54,12 +56,52 @@ def largest_weights(scores: Any, fraction: float, max_count: int = -1) -> Larges
     """
     if array_module(scores) is not np:
         return _on_device(scores, fraction, max_count)
-    weights, rows, columns, of_rows, of_columns, total, top = _largest_weights(
+    weights, rows, columns, of_rows, of_columns, total, top = find_largest(
         np.ascontiguousarray(scores), fraction, max_count
     )
     return Largest(
         weights=weights, rows=rows, columns=columns, of_rows=of_rows, of_columns=of_columns, total=total, top=top
     )
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def drawn(share: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """At most so many entries that stand for all: drawn in proportion to their share, so that sums stay unbiased.
+
+    Entries that are due a place of their own are certain; the others are a systematic sample in their order (Madow
+    1949, Ann. Math. Stat. 20, 333-354), which spreads over neighbours. With ``share / chance`` in place of ``share``
+    the chosen sum up to the same on average.
+
+    Parameters
+    ----------
+    share : (n,) float64, positive
+    most : number to draw
+
+    Returns
+    -------
+    chosen : (min(n, most),) int64, ascending
+    chance : float64, shaped likewise; probability that the entry is drawn
+    """
+    n = len(share)
+    if n <= most:
+        return np.arange(n), np.ones(n)
+    ascending, certain = np.sort(share), 0
+    rest = np.cumsum(ascending)
+    while certain < most - 1 and ascending[n - 1 - certain] * (most - certain) > rest[n - 1 - certain]:
+        certain += 1
+    place = rest[n - 1 - certain] / (most - certain)  # the share that is due one place
+    chosen, chance = np.empty(most, dtype=np.int64), np.ones(most)
+    count, reached, mark = 0, 0.0, 0.5
+    for i in range(n):
+        is_certain = share[i] > place
+        reached += 0.0 if is_certain else share[i] / place
+        is_met = not is_certain and reached >= mark
+        mark += is_met
+        if (is_certain or is_met) and count < most:
+            chosen[count] = i
+            chance[count] = min(share[i] / place, 1.0)
+            count += 1
+    return chosen[:count], chance[:count]
 
 
 def _on_device(scores: Any, fraction: float, max_count: int) -> Largest:
@@ -81,7 +123,8 @@ def _on_device(scores: Any, fraction: float, max_count: int) -> Largest:
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
-def _largest_weights(scores, fraction, max_count):  # type: ignore[no-untyped-def]
+def find_largest(scores, fraction, max_count):  # type: ignore[no-untyped-def]
+    """Return the fields of :class:`Largest` in their order; parameters are those of ``largest_weights``."""
     flat = scores.reshape(-1)
     top = flat[0]
     for score in flat:
@@ -94,9 +137,7 @@ def _largest_weights(scores, fraction, max_count):  # type: ignore[no-untyped-de
         n += depth > _DEEPEST
     positions, weights = positions[:n], weights[:n]
     _exponentials(weights)
-    total = 0.0
-    for weight in weights:
-        total += np.float64(weight)
+    total = _sum_in_order(weights)
     least = _smallest_kept(weights, fraction * total, fraction < 1.0, max_count)
     n = 0
     for j in range(len(weights)):
@@ -104,6 +145,21 @@ def _largest_weights(scores, fraction, max_count):  # type: ignore[no-untyped-de
         n += weights[n] >= least
     laid_out = _laid_out(positions[:n], weights[:n], scores.shape[0], scores.shape[1])
     return *laid_out, total, float(top)
+
+
+@njit(nogil=True, cache=True, fastmath=_IN_ORDER, error_model="numpy")
+def _sum_in_order(values):  # type: ignore[no-untyped-def]
+    """Sum in double precision, in one order however it is compiled: processes must find the same to the last bit."""
+    a, b, c, d = 0.0, 0.0, 0.0, 0.0
+    whole = len(values) // 4 * 4
+    for j in range(0, whole, 4):
+        a += np.float64(values[j])
+        b += np.float64(values[j + 1])
+        c += np.float64(values[j + 2])
+        d += np.float64(values[j + 3])
+    for j in range(whole, len(values)):
+        a += np.float64(values[j])
+    return (a + b) + (c + d)
 
 
 @njit(nogil=True, cache=True, fastmath=_IN_ORDER, error_model="numpy")
@@ -129,7 +185,7 @@ def _exponentials(values):  # type: ignore[no-untyped-def]
         values[j] *= powers[j]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, fastmath=_IN_ORDER, error_model="numpy")
 def _smallest_kept(weights, wanted, is_limited, max_count):  # type: ignore[no-untyped-def]
     """Return the smallest of the largest weights that together reach ``wanted``, or of the ``max_count`` largest.
 
@@ -164,7 +220,7 @@ def _smallest_kept(weights, wanted, is_limited, max_count):  # type: ignore[no-u
     return np.float32(0.0)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, fastmath=_IN_ORDER, error_model="numpy")
 def _laid_out(positions, weights, n_rot, n_trans):  # type: ignore[no-untyped-def]
     """Weights at ascending positions as rows and columns that have any, which these are, and their sums."""
     rows, used = np.empty(min(n_rot, len(positions)), dtype=np.int64), np.zeros(n_trans, dtype=np.bool_)

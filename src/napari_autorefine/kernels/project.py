@@ -32,7 +32,7 @@ def project_cpu(volume: np.ndarray, matrices: np.ndarray, rows: np.ndarray, n_sa
     if volume.size >= MOST_VOXELS:
         raise ValueError(f"a volume of {volume.size} voxels is larger than slices can be taken from")
     slices = np.empty((len(matrices), n_sample), dtype=np.complex64)
-    _project(
+    fill_slices(
         np.ascontiguousarray(volume).view(np.float32),
         np.ascontiguousarray(matrices),
         rows,
@@ -43,7 +43,8 @@ def project_cpu(volume: np.ndarray, matrices: np.ndarray, rows: np.ndarray, n_sa
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy", boundscheck=False)
-def _project(volume, matrices, rows, r2_max, slices):  # type: ignore[no-untyped-def]
+def fill_slices(volume, matrices, rows, r2_max, slices):  # type: ignore[no-untyped-def]
+    """Write slices (n_rot, 2 n_sample) of a volume (n_z, n_y, 2 n_x), float32 both; see ``project_cpu``."""
     radius = np.int64((volume.shape[0] - 1) // 2)
     stride_y = np.int64(volume.shape[2] // 2)
     stride_z = np.int64(volume.shape[1]) * stride_y
