@@ -17,7 +17,7 @@ from napari_autorefine.events import Message
 
 _SEARCH = (
     *("project", "backproject", "moments", "table", "ctf", "_symmetrize", "mean_poses", "residuals"),
-    *("expectation", "grids", "neighborhoods", "shifts"),
+    *("expectation", "grids", "neighborhoods", "shifts", "sphere_loops"),
 )
 
 
