@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from oracles import half_sets, imaging, posterior
 
-from napari_autorefine.engine import batch_accuracy
+from napari_autorefine.engine import batch_accuracy, iteration
 from napari_autorefine.engine.accuracy import (
     ROTATION_ERRORS_DEG,
     SHIFT_ERRORS_PX,
@@ -151,6 +151,29 @@ def test_the_expected_errors_of_a_half_set_are_means_over_its_particles(form: st
     assert mean.rot_deg == pytest.approx(np.mean([one[0] for one in own]))
     assert mean.trans_A == pytest.approx(np.mean([one[1] for one in own]))
     np.testing.assert_allclose(mean.orientability, np.mean([one[2] for one in own], axis=0))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("n_together", [1, 1 << 15])
+def test_the_expected_errors_of_images_are_means_however_many_are_compared_at_once(
+    threads: int, n_together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(iteration, "_ACCURACY_SAMPLES", n_together)
+    found = half_sets.run(half_sets.Case())
+    job, particles = found.job, found.setup.problem.particles
+    with Workers(threads) as workers:
+        mean = expected_accuracy(found.setup, job.source, job.context, job.geometries, workers)
+    own = []
+    for i in found.setup.members(1):
+        geometry = job.geometries[particles.optics_index[i]]
+        seen = particle_optics(job.source, geometry, int(i))
+        seed = found.setup.options.random_seed + int(i)
+        own.append(
+            particle_accuracy(job.context, geometry, job.source.poses.euler_deg[i], seen, seed, half_sets.N_SHELL)
+        )
+    assert mean.rot_deg == pytest.approx(np.mean([one[0] for one in own]))
+    assert mean.trans_A == pytest.approx(np.mean([one[1] for one in own]))
+    np.testing.assert_allclose(mean.orientability, np.mean([one[2] for one in own], axis=0), atol=1e-6)
 
 
 @pytest.mark.parametrize("piece", [1, 1 << 28])

@@ -12,6 +12,7 @@ from oracles import maps, relion_jobs
 from napari_autorefine.engine import shells, spectra
 from napari_autorefine.engine.correlation import fsc, randomize_phases, solvent_corrected_fsc
 from napari_autorefine.engine.masking import circular_background, low_pass_map, low_pass_profile, spherical_mask
+from napari_autorefine.engine.sphere_loops import sphere_hits, sphere_sums
 from napari_autorefine.errors import InputError
 
 
@@ -37,11 +38,23 @@ def test_sums_by_radius_count_every_point() -> None:
     values = np.random.default_rng(0).random((9, 9, 6)).astype(np.float32)
     radius2 = (maps.padded_frequencies(4) ** 2).sum(axis=-1).astype(int)
     expected = np.bincount(radius2.ravel(), weights=values.ravel())[:13]
-    np.testing.assert_allclose(shells.sums_by_radius2(values, 12), expected)
+    sums, hits = np.zeros(13), np.zeros(13, dtype=np.int64)
+    sphere_sums(values, np.zeros(13, dtype=np.float32), 12, sums)
+    np.testing.assert_allclose(sums, expected)
     np.testing.assert_array_equal(shells.counts_by_radius2(12), np.bincount(radius2.ravel())[:13])
-    zero_or_one = shells.sums_by_radius2(values, 12, lambda block, r2: (block > 0.5) & (r2 > 3))
-    assert zero_or_one[:4].sum() == 0
-    assert zero_or_one[4:].sum() == ((values > 0.5) & (radius2 > 3) & (radius2 <= 12)).sum()
+    sphere_hits(values, np.where(np.arange(13) > 3, 0.5, np.inf).astype(np.float32), 12, hits)
+    assert hits[:4].sum() == 0
+    assert hits[4:].sum() == ((values >= 0.5) & (radius2 > 3) & (radius2 <= 12)).sum()
+
+
+def test_weights_without_signal_power_count_by_their_inverse() -> None:
+    values = np.random.default_rng(1).random((9, 9, 6)).astype(np.float32)
+    radius2 = (maps.padded_frequencies(4) ** 2).sum(axis=-1).astype(int)
+    prior = np.where(np.arange(13) > 8, -1, 0).astype(np.float32)
+    sums = np.zeros(13)
+    sphere_sums(values, prior, 12, sums)
+    total = values + np.where(radius2 > 8, 1e3 / values.astype(np.float64), 0.0)
+    np.testing.assert_allclose(sums, np.bincount(radius2.ravel(), weights=total.ravel())[:13], rtol=1e-6)
 
 
 def test_power_of_images_by_hand() -> None:

@@ -24,7 +24,7 @@ from napari_autorefine.kernels.residuals import add_residuals
 from napari_autorefine.model.geometry import GIMBAL_SINE
 
 # Compiled code is kept for as long as this file stays the same; these are the marks of what goes into it.
-_MARKS = ("6a1217bea4db", "84d0a69dc442", "e97288bb759e", "cbe5959889a1", "40c242860139", "5e4c4a245dc2")
+_MARKS = ("35caeadd48da", "84d0a69dc442", "e97288bb759e", "cbe5959889a1", "40c242860139", "5e4c4a245dc2")
 _FAST = {"nsz", "arcp", "contract", "afn", "reassoc"}
 _CHUNK_BYTES, _LEAST_ROWS = 1 << 20, 64  # of slices that are made and compared while they are in the cache
 

@@ -30,7 +30,7 @@ from napari_autorefine.engine.neighborhoods import (
 )
 from napari_autorefine.engine.randomness import glibc_rand, next_perturbation, random_halves
 from napari_autorefine.model.geometry import euler_to_matrix, matrix_to_euler, view_direction
-from napari_autorefine.model.symmetry import PointGroup, is_in_asymmetric_unit
+from napari_autorefine.model.symmetry import PointGroup, is_in_asymmetric_unit, point_group
 
 __all__ = [
     "LocalOrientations",
@@ -48,6 +48,8 @@ __all__ = [
 N_CHILD = 8
 # Grids with more directions than this keep their symmetry duplicates (only a few on the border of the unit).
 _LARGEST_DEDUPLICATED = 4000
+# Grids of this order and below are kept for the next iteration: they take megabytes, finer ones much more.
+_LARGEST_KEPT_ORDER = 6
 
 
 def angular_step_deg(order: int) -> float:
@@ -233,7 +235,23 @@ def make_orientation_grid(order: int, group: PointGroup, *, psi_step_deg: float 
         point group of the reference
     psi_step_deg
         wanted step of psi, rounded down to divide 360; the step of the order if None
+
+    Returns
+    -------
+    Grid whose arrays are not to be written to: the same may be returned again
     """
+    if psi_step_deg is None and order <= _LARGEST_KEPT_ORDER and group is point_group(group.name):
+        return _kept_grid(order, group.name)
+    return _new_grid(order, group, psi_step_deg)
+
+
+@lru_cache(maxsize=2)
+def _kept_grid(order: int, group_name: str) -> OrientationGrid:
+    """Grid of a search, and the rough one with which accuracies are estimated."""
+    return _new_grid(order, point_group(group_name), None)
+
+
+def _new_grid(order: int, group: PointGroup, psi_step_deg: float | None) -> OrientationGrid:
     pixels = _unique_pixels(order, group)
     rot, tilt = _pixel_angles(order, pixels)
     child_rot, child_tilt = _pixel_angles(order + 1, (4 * pixels[:, None] + np.arange(4)).ravel())

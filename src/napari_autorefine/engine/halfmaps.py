@@ -108,7 +108,7 @@ def iterate_maps(
     options, messages = setup.options, []
     yield "comparing the halves"
     _join(setup, sums, resolution_A)
-    fsc = fsc_of_halves(*sums)
+    fsc = fsc_of_halves(*sums, options.threads)
     unfiltered: tuple[np.ndarray | None, np.ndarray | None] = (None, None)
     if options.solvent_correct_fsc:
         yield "unfiltered maps"
@@ -143,7 +143,7 @@ def final_maps(
     yield "comparing the halves"
     sigma2_maps = shell_sigma2(first), shell_sigma2(second)
     _join(setup, sums, resolution_A)
-    fsc = fsc_of_halves(first, second)
+    fsc = fsc_of_halves(first, second, setup.options.threads)
     if setup.options.solvent_correct_fsc:
         yield "correlation inside the mask"
         fsc, message = _solvent_fsc(setup, plain, fsc)

@@ -20,7 +20,8 @@ from napari_autorefine.engine.reconstruction import Accumulators
 from napari_autorefine.kernels import backproject
 from napari_autorefine.kernels.table import add_rows
 
-_ROWS_AT_ONCE = 1024  # of a table; a multiple of the slices that are added together
+_ROWS_AT_ONCE = 1 << 14  # of a table, whose matrices are made
+_ROWS_TOGETHER = 64  # that are added together
 
 Run = Callable[[Callable[[slice], None], Sequence[slice]], None]
 
@@ -107,17 +108,8 @@ class HalfSum:
             touched = np.flatnonzero(table.touched)
             for start in range(0, len(touched), _ROWS_AT_ONCE):
                 used = touched[start : start + _ROWS_AT_ONCE]
-                summed = Insertion(
-                    orientations=used,
-                    matrices=sampling_matrices[group](used),
-                    values=table.values[used],
-                    amounts=np.ones(len(used), dtype=np.float32),
-                    sample_weight=table.weights[used],
-                    rows=table.rows,
-                    origin_value=0.0,
-                    origin_weight=0.0,
-                )
-                self.run(partial(self._insert, [summed]), _slabs(self._n_planes, self.n_slabs))
+                insert = partial(self._insert_rows, table, used, sampling_matrices[group](used))
+                self.run(insert, _slabs(self._n_planes, self.n_slabs))
         self.tables = {}
         return self.accumulators
 
@@ -130,6 +122,20 @@ class HalfSum:
             backproject(
                 self.accumulators.data, self.accumulators.weight, entry.matrices, entry.values, entry.amounts,
                 entry.sample_weight, entry.rows, self.r2_max, slab.start, slab.stop,
+            )  # fmt: skip
+
+    def _insert_rows(self, table: OrientationTable, used: np.ndarray, matrices: np.ndarray, slab: slice) -> None:
+        """Insert some rows of a table, as many together as the kernel takes at once."""
+        ones = np.ones(_ROWS_TOGETHER, dtype=np.float32)
+        values, weights = (np.empty((_ROWS_TOGETHER, t.shape[1]), t.dtype) for t in (table.values, table.weights))
+        for start in range(0, len(used), _ROWS_TOGETHER):
+            rows = used[start : start + _ROWS_TOGETHER]
+            n = len(rows)
+            np.take(table.values, rows, axis=0, out=values[:n], mode="clip")
+            np.take(table.weights, rows, axis=0, out=weights[:n], mode="clip")
+            backproject(
+                self.accumulators.data, self.accumulators.weight, matrices[start : start + n], values[:n], ones[:n],
+                weights[:n], table.rows, self.r2_max, slab.start, slab.stop,
             )  # fmt: skip
 
 

@@ -23,10 +23,13 @@ from napari_autorefine.engine.sums import HalfStatistics, PoseTable, new_norms
 from napari_autorefine.engine.transfers import block_optics, particle_optics
 from napari_autorefine.engine.workers import Workers
 from napari_autorefine.events import Message, Progress
-from napari_autorefine.xp import is_out_of_memory, on_device, release_device_memory
+from napari_autorefine.xp import is_on_device, is_out_of_memory, on_device, release_device_memory
 
 _N_ACCURACY, _N_ACCURACY_VOLUMES = 100, 10
+_ACCURACY_SAMPLES = 1 << 15  # of images that are compared at once
 _SCALE_SSNR = 3.0
+
+Each = Callable[[Callable[[int], None], Iterable[int]], None]
 
 
 def half_context(
@@ -94,8 +97,6 @@ def expected_accuracy(
             with on_device(device):
                 resident = tuple(resident_geometry(g, device) for g in geometries)
                 there = resident_context(half, device)
-                if setup.data_dim == 2 and setup.tilts is None:
-                    return _accuracy_together(setup, source, there, resident)
                 return _accuracy_of(setup, source, there, resident, in_turn)
         except Exception as error:
             if not is_out_of_memory(error):
@@ -105,12 +106,10 @@ def expected_accuracy(
 
 
 def _accuracy_of(
-    setup: Setup,
-    source: BlockSource,
-    half: HalfContext,
-    geometries: tuple[GroupGeometry, ...],
-    each: Callable[[Callable[[int], None], Iterable[int]], None],
+    setup: Setup, source: BlockSource, half: HalfContext, geometries: tuple[GroupGeometry, ...], each: Each
 ) -> Accuracy:
+    if setup.data_dim == 2 and setup.tilts is None:
+        return _accuracy_together(setup, source, half, geometries, each)
     chosen = setup.members(1)[: _N_ACCURACY if setup.data_dim == 2 else _N_ACCURACY_VOLUMES]
     optics_index = setup.problem.particles.optics_index
     results = [(0.0, 0.0, np.zeros(setup.n_shell))] * len(chosen)
@@ -126,17 +125,26 @@ def _accuracy_of(
 
 
 def _accuracy_together(
-    setup: Setup, source: BlockSource, half: HalfContext, geometries: tuple[GroupGeometry, ...]
+    setup: Setup, source: BlockSource, half: HalfContext, geometries: tuple[GroupGeometry, ...], each: Each
 ) -> Accuracy:
-    """Compare all images of an optics group at once, as devices like it."""
+    """Compare images of an optics group at once: all on a device, on the host as many as its caches hold."""
     chosen = setup.members(1)[:_N_ACCURACY]
-    optics_index, results = setup.problem.particles.optics_index[chosen], []
+    optics_index = setup.problem.particles.optics_index[chosen]
+    pieces: list[tuple[GroupGeometry, np.ndarray]] = []
     for geometry in geometries:
-        own = chosen[optics_index == geometry.index]
-        if len(own):
-            seen, seeds = block_optics(source, geometry, own), setup.options.random_seed + own
-            results += image_accuracies(half, geometry, source.poses.euler_deg[own], seen, seeds, setup.n_shell)
-    return _mean_accuracy(results)
+        own, size = chosen[optics_index == geometry.index], len(chosen)
+        if not is_on_device(half.reference):
+            size = max(1, _ACCURACY_SAMPLES // geometry.samples.n_sample)
+        pieces += [(geometry, own[start : start + size]) for start in range(0, len(own), size)]
+    results: list[list[tuple[float, float, np.ndarray]]] = [[] for _ in pieces]
+
+    def estimate(i: int) -> None:
+        geometry, own = pieces[i]
+        seen, seeds = block_optics(source, geometry, own), setup.options.random_seed + own
+        results[i] = image_accuracies(half, geometry, source.poses.euler_deg[own], seen, seeds, setup.n_shell)
+
+    each(estimate, range(len(pieces)))
+    return _mean_accuracy([one for found in results for one in found])
 
 
 def _mean_accuracy(results: list[tuple[float, float, np.ndarray]]) -> Accuracy:

@@ -12,9 +12,11 @@ from math import ceil
 import numpy as np
 import scipy.fft
 
-from napari_autorefine.engine.shells import plane_radius2, radial_blocks, round_half_up, run_slabs, slabs
+from napari_autorefine.engine.shells import round_half_up, run_slabs, slabs
+from napari_autorefine.engine.sphere_loops import gather_sphere, multiply_radially, reach_of_rows
 
-_SLAB_BYTES = 32 << 20
+SLAB_BYTES = 2 << 20
+"""Of transforms at once: what a core keeps close, and small enough that all threads have something to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -97,46 +99,43 @@ def make_reference(
     padded, keep = padded_size(box_size, pad), kept_radius(pad, r_max)
     if keep > padded // 2:
         raise ValueError(f"r_max {r_max} lies beyond half of the box of {box_size}")
-    scale = float(box_size) ** -data_dim
+    phase = centering_phase(np.arange(-keep, keep + 1), box_size, padded)
+    scaled = (phase * float(box_size) ** -data_dim).astype(np.complex64)
     planes = _in_plane_transform(
         map_, padded, keep, gridding_table(box_size, pad) if gridding_correct else None, threads
     )
     radius = array_radius(pad, r_max)
     data = np.zeros((2 * radius + 1, 2 * radius + 1, radius + 2), dtype=np.complex64)
-    axis = np.arange(-keep, keep + 1)
-    phase = (centering_phase(axis, box_size, padded) * scale).astype(np.complex64)
-    outside = plane_radius2(keep, keep + 1)
-    first = radius - keep
 
     def transform_rows(rows: slice) -> None:
-        block = scipy.fft.fft(planes[:, rows], n=padded, axis=0)[axis % padded]
-        block *= phase[:, None, None]
-        block[axis[:, None, None] ** 2 + outside[rows] > keep * keep] = 0
-        data[first : first + 2 * keep + 1, rows.start + first : rows.stop + first, : keep + 1] = block
+        n_x = reach_of_rows(keep * keep, np.arange(rows.start, rows.stop) - keep)
+        block = scipy.fft.fft(planes[:, rows, :n_x], n=padded, axis=0)
+        gather_sphere(block, rows.start, keep, scaled, phase, phase[keep:], data)
 
-    run_slabs(
-        transform_rows, slabs(2 * keep + 1, _SLAB_BYTES // (16 * padded * (keep + 1))), threads, is_repeatable=True
-    )
+    run_slabs(transform_rows, slabs(2 * keep + 1, transform_rows_at_once(padded, keep)), threads, is_repeatable=True)
     return PaddedReference(data=data, pad=pad, r_max=r_max, box_size=box_size)
 
 
 def _in_plane_transform(
     map_: np.ndarray, padded: int, keep: int, correction: np.ndarray | None, threads: int
 ) -> np.ndarray:
-    """Transform x and y of a map; returns (N, 2 keep + 1, keep + 1) complex64, y centred."""
+    """Transform x and y of a map; returns (N, 2 keep + 1, keep + 1) complex64, y centred, not yet shifted."""
     box_size = map_.shape[0]
-    axis = np.arange(-keep, keep + 1)
-    phase_x, phase_y = (centering_phase(a, box_size, padded) for a in (axis[keep:], axis))
     planes = np.empty((box_size, 2 * keep + 1, keep + 1), dtype=np.complex64)
+    inverse = None if correction is None else np.float32(1) / correction
 
     def transform_planes(z: slice) -> None:
         block = map_[z].astype(np.float32, copy=False)
-        if correction is not None:
-            block = block / correction[radial_blocks(box_size, z)]
+        if inverse is not None:
+            block = multiply_radially(block, z.start, inverse)
         half = scipy.fft.rfft(block, n=padded, axis=2)[:, :, : keep + 1]
-        half = half * phase_x
-        half = scipy.fft.fft(half, n=padded, axis=1)[:, axis % padded]
-        planes[z] = half * phase_y[:, None]
+        half = scipy.fft.fft(half, n=padded, axis=1)
+        planes[z, :keep], planes[z, keep:] = half[:, padded - keep :], half[:, : keep + 1]
 
-    run_slabs(transform_planes, slabs(box_size, _SLAB_BYTES // (16 * padded * (keep + 1))), threads, is_repeatable=True)
+    run_slabs(transform_planes, slabs(box_size, transform_rows_at_once(padded, keep)), threads, is_repeatable=True)
     return planes
+
+
+def transform_rows_at_once(padded: int, keep: int) -> int:
+    """Planes of ``padded`` x (keep + 1) coefficients that are transformed at once."""
+    return SLAB_BYTES // (16 * padded * (keep + 1))

@@ -20,6 +20,7 @@ from napari_autorefine.engine.projector import (
     centering_phase,
     kept_radius,
     padded_size,
+    transform_rows_at_once,
 )
 from napari_autorefine.engine.shells import (
     counts_by_radius2,
@@ -28,11 +29,11 @@ from napari_autorefine.engine.shells import (
     run_slabs,
     shell_of_radius2,
     slabs,
-    sums_by_radius2,
 )
+from napari_autorefine.engine.sphere_loops import divide_sphere, reach_of_rows, shell_products, sphere_hits, sphere_sums
 from napari_autorefine.kernels._symmetrize import symmetrize_planes
 
-_SLAB_BYTES = 32 << 20
+_PLANES_AT_ONCE = 8
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -145,15 +146,17 @@ def symmetrize(acc: Accumulators, operators: np.ndarray, threads: int = 1) -> No
     operators : (n, 3, 3), rotations of (x, y, z), the identity included
     threads : worker threads
     """
-    for factor in coset_factors(operators):
-        rotations = np.ascontiguousarray(factor, dtype=np.float32)
+    factors = coset_factors(operators)
+    if factors:
         data, weight = np.empty_like(acc.data), np.empty_like(acc.weight)
+    for factor in factors:
+        rotations = np.ascontiguousarray(factor, dtype=np.float32)
 
         def sum_planes(planes: slice) -> None:
             symmetrize_planes(acc.data, acc.weight, rotations, acc.r2_max, planes, data, weight)  # noqa: B023
 
         run_slabs(sum_planes, slabs(len(weight), ceil(len(weight) / (8 * threads))), threads, is_repeatable=True)
-        acc.data, acc.weight = data, weight
+        (acc.data, data), (acc.weight, weight) = (data, acc.data), (weight, acc.weight)
 
 
 def join_radius(box_size: int, voxel_size_A: float, resolution_A: float, join_A: float) -> int:
@@ -183,7 +186,7 @@ def join_low_resolution(first: Accumulators, second: Accumulators, shells: int) 
         block_b[inside] = mean[inside]
 
 
-def fsc_of_halves(first: Accumulators, second: Accumulators) -> np.ndarray:
+def fsc_of_halves(first: Accumulators, second: Accumulators, threads: int = 1) -> np.ndarray:
     """Fourier shell correlation of two halves from their sums, unregularised, unmasked, on the unpadded grid.
 
     Padded voxels are added up into the nearest unpadded one; a coefficient is the quotient of data and weight.
@@ -194,15 +197,14 @@ def fsc_of_halves(first: Accumulators, second: Accumulators) -> np.ndarray:
     """
     reach = min(int(first.r_max), first.box_size // 2)
     bins = _unpadded_bins(first, reach)
-    plane = plane_radius2(reach, reach + 1)
-    sums = np.zeros((3, first.n_shell))
-    table = np.minimum(shell_of_radius2(3 * reach * reach), first.n_shell)
-    for z in range(-reach, reach + 1):
-        a, b = (_unpadded_plane(acc, z + reach, bins) for acc in (first, second))
-        shells = table[plane + z * z].ravel()
-        shells[shells > reach] = first.n_shell
-        for k, product in enumerate(((a * b.conj()).real, np.abs(a) ** 2, np.abs(b) ** 2)):
-            sums[k] += np.bincount(shells, weights=product.ravel(), minlength=first.n_shell)[: first.n_shell]
+    shells = shell_of_radius2(reach * (reach + 1))
+    sums = np.zeros((2 * reach + 1, 3, first.n_shell))
+
+    def add_planes(z: slice) -> None:
+        shell_products(first.data, first.weight, second.data, second.weight, bins, z.start, z.stop, shells, sums)
+
+    run_slabs(add_planes, slabs(len(sums), _PLANES_AT_ONCE), threads)
+    sums = sums.sum(axis=0)
     power = np.sqrt(sums[1] * sums[2])
     fsc = np.divide(sums[0], power, out=np.zeros_like(power), where=power > 0)
     fsc[0] = 1.0
@@ -216,20 +218,6 @@ def _unpadded_bins(acc: Accumulators, reach: int) -> np.ndarray:
     return np.searchsorted(target, np.arange(-reach, reach + 2))
 
 
-def _unpadded_plane(acc: Accumulators, row: int, bins: np.ndarray) -> np.ndarray:
-    """Average coefficients of one unpadded plane z = row - reach; (2 reach + 1, reach + 1) complex."""
-    reach = (len(bins) - 2) // 2
-    columns = np.maximum(bins[reach : 2 * reach + 2] - acc.radius, 0)
-    planes = slice(bins[row], bins[row + 1])
-    sums = []
-    for array in (acc.data, acc.weight):
-        plane = array[planes].sum(axis=0)
-        plane = np.add.reduceat(plane[: bins[-1]], bins[:-1], axis=0)
-        sums.append(np.add.reduceat(plane[:, : columns[-1]], columns[:-1], axis=1))
-    data, weight = sums
-    return np.divide(data, weight, out=np.zeros_like(data), where=weight > 0)
-
-
 def shell_sigma2(acc: Accumulators) -> np.ndarray:
     """Noise variance of the unregularised map per shell, count / sum(pad^3 weight); 0 beyond ``r_max``.
 
@@ -239,7 +227,7 @@ def shell_sigma2(acc: Accumulators) -> np.ndarray:
     """
     last = int(acc.r2_max) - 1
     shells = np.minimum(shell_of_radius2(last, acc.pad), acc.n_shell)
-    weights = np.bincount(shells, weights=sums_by_radius2(acc.weight, last), minlength=acc.n_shell)[: acc.n_shell]
+    weights = np.bincount(shells, weights=_sums_by_radius2(acc, last), minlength=acc.n_shell)[: acc.n_shell]
     counts = np.bincount(shells, weights=counts_by_radius2(last), minlength=acc.n_shell)[: acc.n_shell]
     total = weights * acc.pad**3
     return np.divide(counts, total, out=np.zeros_like(counts), where=total > 1e-10)
@@ -251,11 +239,8 @@ def fourier_completeness(acc: Accumulators, tau2: np.ndarray, tau2_fudge: float 
     shells = np.minimum(shell_of_radius2(last, acc.pad), acc.n_shell)
     prior = _inverse_prior(acc, tau2, tau2_fudge, minres_map=0)[: last + 1]
     threshold = np.where(prior < 0, np.inf, prior).astype(np.float32)
-
-    def is_determined(weight: np.ndarray, radius2: np.ndarray) -> np.ndarray:
-        return weight >= threshold[radius2]
-
-    hits = sums_by_radius2(acc.weight, last, is_determined)
+    hits = np.zeros(last + 1, dtype=np.int64)
+    sphere_hits(acc.weight, threshold, last, hits)
     counts = np.bincount(shells, weights=counts_by_radius2(last), minlength=acc.n_shell)[: acc.n_shell]
     hits = np.bincount(shells, weights=hits, minlength=acc.n_shell)[: acc.n_shell]
     return np.divide(hits, counts, out=np.zeros_like(counts), where=counts > 0)
@@ -295,7 +280,7 @@ def reconstruct(
     floor = _weight_floor(acc, prior)
     density = None if skip_gridding else density_compensation(acc.weight, prior, floor, acc.pad, acc.box_size, threads)
     planes = _invert_z(acc, prior, floor, density, threads)
-    return map_of_planes(planes, box_size=acc.box_size, pad=acc.pad, data_dim=acc.data_dim, threads=threads)
+    return map_of_planes(planes, box_size=acc.box_size, pad=acc.pad, threads=threads)
 
 
 def _inverse_prior(acc: Accumulators, tau2: np.ndarray, tau2_fudge: float, minres_map: int) -> np.ndarray:
@@ -308,27 +293,20 @@ def _inverse_prior(acc: Accumulators, tau2: np.ndarray, tau2_fudge: float, minre
     return table
 
 
-def _regularized(weight: np.ndarray, prior: np.ndarray) -> np.ndarray:
-    """Add the prior to weights; where there is no signal power (-1) add 1 / (0.001 weight)."""
-    total = weight + np.maximum(prior, 0)
-    if np.any(prior < 0):
-        empty = (prior < 0) & (weight > 0)
-        total[empty] += np.float32(1e3) / weight[empty]
-    return total
+def _sums_by_radius2(acc: Accumulators, max_radius2: int, prior: np.ndarray | None = None) -> np.ndarray:
+    """Sum weights, with their prior if one is given, by squared padded radius; (max_radius2 + 1,) float64."""
+    sums = np.zeros(max_radius2 + 1)
+    if prior is None:
+        prior = np.zeros(max_radius2 + 1, dtype=np.float32)
+    sphere_sums(acc.weight, prior, max_radius2, sums)
+    return sums + counts_by_radius2(max_radius2) * np.maximum(prior[: max_radius2 + 1], 0)
 
 
 def _weight_floor(acc: Accumulators, prior: np.ndarray) -> np.ndarray:
     """Tabulate a thousandth of the radial mean of the regularised weight, by squared padded radius; float32."""
     last = int(acc.r2_max)
     shells = np.minimum((np.sqrt(np.arange(last)) / acc.pad).astype(np.int64), max(ceil(acc.r_max) - 1, 0))
-
-    def regularized(weight: np.ndarray, radius2: np.ndarray) -> np.ndarray:
-        return _regularized(weight, prior[radius2])
-
-    if np.any(prior < 0):
-        sums = sums_by_radius2(acc.weight, last - 1, regularized)
-    else:
-        sums = sums_by_radius2(acc.weight, last - 1) + counts_by_radius2(last - 1) * prior[:last]
+    sums = _sums_by_radius2(acc, last - 1, prior)
     total = np.bincount(shells, weights=sums)
     counts = np.bincount(shells, weights=counts_by_radius2(last - 1))
     floor = total / np.maximum(counts, 1) / 1000.0
@@ -339,34 +317,22 @@ def _weight_floor(acc: Accumulators, prior: np.ndarray) -> np.ndarray:
 def _invert_z(
     acc: Accumulators, prior: np.ndarray, floor: np.ndarray, density: np.ndarray | None, threads: int
 ) -> np.ndarray:
-    """Divide and transform along z; returns (N, 2 keep + 1, keep + 1) complex64, x and y still frequencies."""
+    """Divide, scale, shift and transform along z; returns (N, 2 keep + 1, keep + 1) complex64, x, y frequencies."""
     padded, keep, limit = padded_size(acc.box_size, acc.pad), acc.keep, len(prior) - 1
-    axis = np.arange(-keep, keep + 1)
-    stored = axis if 2 * keep < padded else axis[1:]
-    phase = np.conj(centering_phase(axis, acc.box_size, padded))
-    plane = plane_radius2(keep, keep + 1)
-    first = acc.radius - keep
-    planes = np.empty((acc.box_size, 2 * keep + 1, keep + 1), dtype=np.complex64)
+    phase = np.conj(centering_phase(np.arange(-keep, keep + 1), acc.box_size, padded))
+    scaled = phase / np.float32(acc.pad**3 * (acc.box_size if acc.data_dim == 2 else 1))
+    planes = np.zeros((acc.box_size, 2 * keep + 1, keep + 1), dtype=np.complex64)
+    density = np.empty((0, 0, 0), dtype=np.float32) if density is None else density
 
     def divide_and_transform(rows: slice) -> None:
-        source = (slice(first, first + 2 * keep + 1), slice(rows.start + first, rows.stop + first), slice(keep + 1))
-        radius2 = axis[:, None, None] ** 2 + plane[rows]
-        inside = radius2 <= limit
-        np.minimum(radius2, limit, out=radius2)
-        if density is None:
-            weight = np.maximum(_regularized(acc.weight[source], prior[radius2]), floor[radius2])
-            inverse = np.divide(1, weight, out=np.zeros_like(weight), where=inside & (weight > 0))
-        else:
-            inverse = density[:, rows] * inside
-        block = acc.data[source] * inverse * phase[:, None, None]
-        full = np.zeros((padded, *block.shape[1:]), dtype=np.complex64)
-        full[stored % padded] = block[-len(stored) :]
-        planes[:, rows] = scipy.fft.ifft(full, axis=0, norm="forward", overwrite_x=True)[: acc.box_size]
+        n_x = reach_of_rows(limit, np.arange(rows.start, rows.stop) - keep)
+        full = np.zeros((padded, rows.stop - rows.start, n_x), dtype=np.complex64)
+        divide_sphere(
+            acc.data, acc.weight, density, prior, floor, rows.start, keep, scaled, phase, phase[keep:], full
+        )  # fmt: skip
+        planes[:, rows, :n_x] = scipy.fft.ifft(full, axis=0, norm="forward", overwrite_x=True)[: acc.box_size]
 
     run_slabs(
-        divide_and_transform,
-        slabs(2 * keep + 1, _SLAB_BYTES // (16 * padded * (keep + 1))),
-        threads,
-        is_repeatable=True,
+        divide_and_transform, slabs(2 * keep + 1, transform_rows_at_once(padded, keep)), threads, is_repeatable=True
     )
     return planes

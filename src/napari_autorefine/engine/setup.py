@@ -166,6 +166,7 @@ def group_geometry(setup: Setup, index: int, grid: SearchGrid, sizes: tuple[int,
     ring = slice(samples.n_screen, samples.n_coarse)
     basis = shift_basis if setup.tilts is None else tilt_basis
     trial_px, fine_px = grid.trial_shifts_A / pixel, grid.fine_shifts_A.reshape(-1, grid.shifts_A.shape[1]) / pixel
+    coarse_shifts = basis(samples, trial_px, coarse)
     return GroupGeometry(
         index=index,
         optics=optics,
@@ -176,8 +177,8 @@ def group_geometry(setup: Setup, index: int, grid: SearchGrid, sizes: tuple[int,
         frequencies=frequencies,
         correction=correction,
         background=particle_background(setup, optics),
-        coarse_shifts=basis(samples, trial_px, coarse),
-        screen_shifts=basis(samples, trial_px, screen),
+        coarse_shifts=coarse_shifts,
+        screen_shifts=coarse_shifts if screen == coarse else basis(samples, trial_px, screen),
         ring_shifts=None if ring.start == ring.stop else basis(samples, trial_px, ring),
         fine_shifts=basis(samples, fine_px, slice(samples.n_sample)),
         count=np.bincount(shells, weights=coefficient_count(optics.box_size, setup.data_dim), minlength=setup.n_shell),

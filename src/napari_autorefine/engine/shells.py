@@ -62,37 +62,6 @@ def plane_radius2(half_width: int, n_x: int) -> np.ndarray:
     return plane
 
 
-def sums_by_radius2(values: np.ndarray, max_radius2: int, transform: PlaneTransform | None = None) -> np.ndarray:
-    """Sum a centred half array over points of equal squared radius.
-
-    Parameters
-    ----------
-    values : (2 R + 1, 2 R + 1, n_x), real, element [z + R, y + R, x]
-    max_radius2 : largest squared radius that counts
-    transform : applied to each block and its squared radii before summing
-
-    Returns
-    -------
-    (max_radius2 + 1,) float64
-    """
-    half_width = (values.shape[0] - 1) // 2
-    plane = plane_radius2(half_width, values.shape[2])
-    sums = np.zeros(max_radius2 + 1)
-    reach = min(isqrt(max_radius2), half_width)
-    for z in range(-reach, reach + 1):
-        inner = min(isqrt(max_radius2 - z * z), half_width, values.shape[2] - 1)
-        rows = slice(half_width - inner, half_width + inner + 1)
-        radius2 = plane[rows, : inner + 1] + z * z
-        block = values[z + half_width, rows, : inner + 1]
-        if transform is not None:
-            block = transform(block, np.minimum(radius2, max_radius2))
-        sums += np.bincount(radius2.ravel(), weights=block.ravel(), minlength=max_radius2 + 1)[: max_radius2 + 1]
-    return sums
-
-
-PlaneTransform = Callable[[np.ndarray, np.ndarray], np.ndarray]
-
-
 @lru_cache(maxsize=8)
 def counts_by_radius2(max_radius2: int) -> np.ndarray:
     """Points (x >= 0) per squared radius of a centred half array that holds the whole sphere; float64."""

@@ -83,21 +83,36 @@ def _symmetrize(  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True, inline="always")
 def _add_exact_row(data, weight, operator, iz, iy, count, summed_data, summed_weight):  # type: ignore[no-untyped-def]
-    """Add the voxels that ``operator``, a signed permutation, takes the first ``count`` voxels of a row to."""
+    """Add the voxels that ``operator``, a signed permutation, takes the first ``count`` voxels of a row to.
+
+    They lie on a line along an axis. All but the first are on the same side of the plane x = 0.
+    """
     radius = np.int64((weight.shape[0] - 1) // 2)
+    stride_y = np.int64(weight.shape[2])
+    stride_z = np.int64(weight.shape[1]) * stride_y
+    flat_data, flat_weight = data.reshape(-1), weight.reshape(-1)
     ky, kz = np.float32(iy - radius), np.float32(iz - radius)
-    for ix in range(count):
+    begin, side = np.int64(0), np.float32(0)
+    for ix in range(min(count, 2)):
         kx = np.float32(ix)
         x = operator[0, 0] * kx + operator[0, 1] * ky + operator[0, 2] * kz
         y = operator[1, 0] * kx + operator[1, 1] * ky + operator[1, 2] * kz
         z = operator[2, 0] * kx + operator[2, 1] * ky + operator[2, 2] * kz
-        sign = np.float32(1)
+        side = np.float32(1)
         if x < 0:
-            x, y, z, sign = -x, -y, -z, np.float32(-1)
-        jx, jy, jz = np.int64(x), np.int64(y) + radius, np.int64(z) + radius
-        summed_data[iz, iy, 2 * ix] += data[jz, jy, 2 * jx]
-        summed_data[iz, iy, 2 * ix + 1] += sign * data[jz, jy, 2 * jx + 1]
-        summed_weight[iz, iy, ix] += weight[jz, jy, jx]
+            x, y, z, side = -x, -y, -z, np.float32(-1)
+        begin = np.int64(x) + (np.int64(y) + radius) * stride_y + (np.int64(z) + radius) * stride_z
+        summed_data[iz, iy, 2 * ix] += flat_data[2 * begin]
+        summed_data[iz, iy, 2 * ix + 1] += side * flat_data[2 * begin + 1]
+        summed_weight[iz, iy, ix] += flat_weight[begin]
+    step = np.int64(side * (operator[0, 0] + operator[1, 0] * stride_y + operator[2, 0] * stride_z))
+    begin -= step
+    row_data, row_weight = summed_data[iz, iy], summed_weight[iz, iy]
+    for ix in range(2, count):
+        at = begin + ix * step
+        row_data[2 * ix] += flat_data[2 * at]
+        row_data[2 * ix + 1] += side * flat_data[2 * at + 1]
+        row_weight[ix] += flat_weight[at]
 
 
 @njit(nogil=True, cache=True, inline="always")
@@ -120,10 +135,11 @@ def _interpolate_row(  # type: ignore[no-untyped-def]
 @njit(nogil=True, cache=True, inline="always")
 def _copy_sphere(data, weight, iz, r2_max, summed_data, summed_weight):  # type: ignore[no-untyped-def]
     """Copy one plane, zero outside the sphere."""
-    radius = (weight.shape[0] - 1) // 2
+    radius, n_x = (weight.shape[0] - 1) // 2, weight.shape[2]
     for iy in range(weight.shape[1]):
-        for ix in range(weight.shape[2]):
-            is_inside = ix * ix + (iy - radius) ** 2 + (iz - radius) ** 2 <= r2_max
-            summed_data[iz, iy, 2 * ix] = data[iz, iy, 2 * ix] if is_inside else np.float32(0)
-            summed_data[iz, iy, 2 * ix + 1] = data[iz, iy, 2 * ix + 1] if is_inside else np.float32(0)
-            summed_weight[iz, iy, ix] = weight[iz, iy, ix] if is_inside else np.float32(0)
+        rest = r2_max - np.float32((iy - radius) ** 2 + (iz - radius) ** 2)
+        count = min(int(np.sqrt(rest)) + 1, n_x) if rest >= 0 else 0
+        summed_data[iz, iy, : 2 * count] = data[iz, iy, : 2 * count]
+        summed_data[iz, iy, 2 * count :] = 0
+        summed_weight[iz, iy, :count] = weight[iz, iy, :count]
+        summed_weight[iz, iy, count:] = 0
