@@ -11,9 +11,11 @@ from oracles.agreement import assert_same
 from oracles.half_sets import Case
 from oracles.tomo_sets import Files
 
-from napari_autorefine.engine import block, compiled_passes, expectation, half_job, image_search
+from napari_autorefine.engine import block, compiled_passes, expectation, first_pass, half_job, image_search
 from napari_autorefine.engine.samples import fourier_samples
+from napari_autorefine.engine.search import Search
 from napari_autorefine.engine.shifts import as_real, shift_basis
+from napari_autorefine.engine.slices import SharedSlices
 from napari_autorefine.kernels import project
 from napari_autorefine.model.geometry import euler_to_matrix, matrix_to_euler
 
@@ -97,7 +99,9 @@ def test_scores_of_slices_in_chunks_are_those_of_all(n_shift: int, held: int) ->
     )
     np.testing.assert_array_equal(again.view(np.complex64), slices[rows])
     if n_shift == len(grid):
-        of_all = compiled_passes._scores(matrices, reference, whole, (image, contrast, weight))
+        of_all = compiled_passes._scores(
+            matrices, np.arange(150), reference, whole, image_search._NO_TABLE, (image, contrast, weight)
+        )
         np.testing.assert_allclose(of_all, expected, atol=tolerance)
 
 
@@ -107,3 +111,26 @@ def test_angles_are_those_of_the_geometry() -> None:
     for rotation in euler_to_matrix(euler):
         found, expected = compiled_passes._euler_deg(rotation), matrix_to_euler(rotation)
         np.testing.assert_allclose(found, expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("is_compiled", [True, False])
+def test_each_image_is_compared_with_the_whole_grid_or_with_some_of_it(
+    monkeypatch: pytest.MonkeyPatch, is_compiled: bool
+) -> None:
+    shares: list[float] = []
+    search_children = first_pass._children_of_near_parents
+
+    def children(search: Search, shared: SharedSlices) -> dict[int, np.ndarray]:
+        found = search_children(search, shared)
+        shares.extend(len(ids) / len(shared.dir_idx) for ids in found.values())
+        return found
+
+    if not is_compiled:
+        monkeypatch.setattr(block, "can_be_compiled", lambda search: False)
+    monkeypatch.setattr(first_pass, "_children_of_near_parents", children)
+    monkeypatch.setattr(first_pass, "CROWDED", -1.0)
+    with_all = half_sets.run(CASES["parents first"])
+    assert max(shares) > min(shares) > 0
+    for limit in (float(np.median(shares)), 1.0):
+        monkeypatch.setattr(first_pass, "CROWDED", limit)
+        assert_same(half_sets.run(CASES["parents first"]), with_all)

@@ -31,13 +31,14 @@ _CHUNK_BYTES, _LEAST_ROWS = 1 << 20, 64  # of slices that are made and compared 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def first_pass_of_image(  # type: ignore[no-untyped-def]  # noqa: PLR0913 - flat arguments of a compiled function
-    candidates, grid, reference, parts, image, log_shift, reach, choice
+    candidates, grid, reference, parts, table, image, log_shift, reach, choice
 ):
     """Compare an image with orientations of its own, on the low frequencies first; see ``first_pass``.
 
     Parameters
     ----------
     candidates : ``dir_idx, psi_idx, log_prior``, (n_rot,) each
+    table : (n_orientation, 2 n) float32 slices of the coarse grid, or none
     grid : ``rot_deg, tilt_deg, psi_deg, turn, frequency_matrix``; angles (n, 1)
     parts : screening disc, and ring around it; a ring without rows is none
     log_shift : (n_trans,) float32 log priors of shifts
@@ -51,18 +52,20 @@ def first_pass_of_image(  # type: ignore[no-untyped-def]  # noqa: PLR0913 - flat
     """
     dir_idx, psi_idx, log_prior = candidates
     rot_deg, tilt_deg, psi_deg, turn, frequency = grid
-    rotations = np.empty((len(dir_idx), 1, 3, 3))
-    fill_matrices(dir_idx, psi_idx, rot_deg, tilt_deg, psi_deg, turn, rotations)
-    matrices = _kernel_matrices(rotations, frequency)
+    rotations = np.empty((0 if len(table) else len(dir_idx), 1, 3, 3))
+    if len(rotations):
+        fill_matrices(dir_idx, psi_idx, rot_deg, tilt_deg, psi_deg, turn, rotations)
+    matrices, orientations = _kernel_matrices(rotations, frequency), dir_idx * len(psi_deg) + psi_idx
     screen, ring = parts
-    scores = _scores(matrices, reference, screen, image)
+    scores = _scores(matrices, orientations, reference, screen, table, image)
     for rot in range(scores.shape[0]):
         for trans in range(scores.shape[1]):
             scores[rot, trans] = scores[rot, trans] + log_prior[rot] + log_shift[trans]
     alive = np.arange(len(scores))
     if len(ring[0]):
         alive = _near_best(scores, min(reach[0], reach[1] + _twice_gain(ring, image, reach[2])))
-        of_ring = _scores(matrices[alive], reference, ring, image)
+        own_matrices = matrices if len(table) else matrices[alive]
+        of_ring = _scores(own_matrices, orientations[alive], reference, ring, table, image)
         for place in range(len(alive)):
             for trans in range(scores.shape[1]):
                 of_ring[place, trans] += scores[alive[place], trans]
@@ -271,20 +274,24 @@ def _rows_at_once(n_sample):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _scores(matrices, reference, part, image):  # type: ignore[no-untyped-def]
+def _scores(matrices, orientations, reference, part, table, image):  # type: ignore[no-untyped-def]
     """Log-likelihoods (n_rot, n_trans) float32 of an image with slices on a part, all its shifts."""
     rows, start, ramps, functions, coefficients = part
     trials = ramps if len(functions) == 0 else functions
     n = trials.shape[1] // 2
     samples, half_power = _weighted(image, start, n)
     trials = _times(trials, samples, 0)
-    out = np.empty((len(matrices), max(len(ramps), len(coefficients))), dtype=np.float32)
-    size = _rows_at_once(n)
-    slices = np.empty((min(size, len(matrices)), 2 * n), dtype=np.float32)
-    for first in range(0, len(matrices), size):
-        last = min(first + size, len(matrices))
+    n_rot, size = len(orientations), _rows_at_once(n)
+    out = np.empty((n_rot, max(len(ramps), len(coefficients))), dtype=np.float32)
+    slices = np.empty((min(size, n_rot), 2 * n), dtype=np.float32)
+    for first in range(0, n_rot, size):
+        last = min(first + size, n_rot)
         own = slices[: last - first]
-        fill_slices(reference[0], matrices[first:last], rows, reference[1], own)
+        if len(table):
+            for row in range(first, last):
+                own[row - first] = table[orientations[row], 2 * start : 2 * (start + n)]
+        else:
+            fill_slices(reference[0], matrices[first:last], rows, reference[1], own)
         _compare(own, trials, coefficients, half_power, out[first:last])
     return out
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import numpy as np
 from napari_autorefine.engine import expectation
 from napari_autorefine.engine.context import SamplePart
 from napari_autorefine.engine.expectation import Significant
+from napari_autorefine.engine.images import PreparedImages
 from napari_autorefine.engine.neighborhoods import LocalOrientations, tilt_limited
 from napari_autorefine.engine.search import Block, Candidates, Measured, Search, SearchSettings, log_shift_prior
 from napari_autorefine.engine.slices import SharedSlices
@@ -18,8 +21,8 @@ from napari_autorefine.xp import array_module, beside, to_host
 # Slices of a particle's candidates, some of them in order: on the screening disc, or on the ring around it.
 Slices = Callable[[SamplePart, np.ndarray], Any]
 
-PARENT_REACH = 40.0  # a parent whose log weight is this far below the best has no child of consequence; 20 loses a few
-CROWDED = 0.3  # with more than this share of the grid left, one product with all of it is faster
+PARENT_REACH = 25.0  # a parent whose log weight is this far below the best has no child of consequence; 20 loses a few
+CROWDED = 0.3  # with more than this share of the grid left, a product with all of it is faster
 NEGLIGIBLE = 12.0  # a log weight this far below the best is of no consequence
 _HELD_SAMPLES = 4 << 20  # Fourier samples of one particle's slices that are held at a time
 
@@ -27,49 +30,64 @@ _HELD_SAMPLES = 4 << 20  # Fourier samples of one particle's slices that are hel
 def first_pass(search: Search) -> Iterator[tuple[Candidates, Significant]]:
     """Coarse search of every particle of a block in turn: what it was compared with, and what is worth refining."""
     if search.shared is not None:
-        return _global_first_pass(search)
+        return global_first_pass(search, partial(_among_children, search))
     return _particle_first_pass(search)
 
 
-def _global_first_pass(search: Search) -> Iterator[tuple[Candidates, Significant]]:
+def global_first_pass(
+    search: Search, among: Callable[[int, np.ndarray, Candidates], tuple[Candidates, Significant]]
+) -> Iterator[tuple[Candidates, Significant]]:
     """First pass of all particles of the block against the whole grid, one product per chunk of orientations.
 
-    On fine grids the parents of its orientations are compared first, and what comes nowhere near the best is left out.
+    On fine grids the parents of its orientations are compared first, and what comes nowhere near the best is left out,
+    unless that is too little to save anything. ``among`` compares a particle with what is left: orientations ``ids`` of
+    the grid.
     """
     block, shared, settings = search.block, search.shared, search.settings
     assert shared is not None
     assert block.images is not None
     log_prior = np.repeat(block.half.log_pdf_direction, search.grid.orientations.n_psi)
+    everything = Candidates(dir_idx=shared.dir_idx, psi_idx=shared.psi_idx, log_prior=log_prior)
     alive = _children_of_near_parents(search, shared)
-    if alive is not None:
-        for i, ids in enumerate(alive):
-            candidates = Candidates(dir_idx=shared.dir_idx[ids], psi_idx=shared.psi_idx[ids], log_prior=log_prior[ids])
-            reach = min(_reach_of_ring(block, i), PARENT_REACH)
-            yield _screened(search, i, candidates, _slices_of_grid(search, i, ids, candidates), reach)
-        return
-    scores = shared.table.scores(block.images, block.model, block.geometry.coarse_shifts, is_cc=settings.is_cc)
-    candidates = Candidates(dir_idx=shared.dir_idx, psi_idx=shared.psi_idx, log_prior=log_prior)
+    crowded = [i for i in range(len(block.particles)) if len(alive.get(i, log_prior)) > CROWDED * len(log_prior)]
+    if crowded:
+        images, shifts = _some_images(block.images, crowded), block.geometry.coarse_shifts
+        scores = shared.table.scores(images, block.model, shifts, is_cc=settings.is_cc)
     for i in range(len(block.particles)):
-        if settings.is_cc:
-            own = scores[:, i, :]
-        else:
-            own = expectation.with_priors(scores, i, log_prior, log_shift_prior(search, i))
-        yield candidates, _select(own, settings)
+        if i not in crowded:
+            yield among(i, alive[i], everything.only(alive[i]))
+            continue
+        own = scores[:, crowded.index(i), :]
+        if not settings.is_cc:
+            own = expectation.with_priors(scores, crowded.index(i), log_prior, log_shift_prior(search, i))
+        yield everything, _select(own, settings)
 
 
-def _children_of_near_parents(search: Search, shared: SharedSlices) -> list[np.ndarray] | None:
-    """Orientations worth comparing for each particle; None without parents or when there are too many."""
+def _some_images(images: PreparedImages, rows: list[int]) -> PreparedImages:
+    """Return some of the images as far as they are compared."""
+    if len(rows) == len(images.masked):
+        return images
+    precision = None if images.precision is None else images.precision[rows]
+    return replace(images, masked=images.masked[rows], contrast=images.contrast[rows], precision=precision)
+
+
+def _children_of_near_parents(search: Search, shared: SharedSlices) -> dict[int, np.ndarray]:
+    """Orientations worth comparing for each particle of the block; none for any without parents."""
     block, parents = search.block, shared.parents
     if parents is None or block.images is None:
-        return None
+        return {}
     scores = parents.table.scores(block.images, block.model, block.geometry.screen_shifts, is_cc=False)
-    alive = []
+    alive = {}
     for i in range(len(block.particles)):
         best = (scores[:, i, :] + beside(log_shift_prior(search, i), scores)[None, :]).max(axis=1)
-        alive.append(parents.children(to_host(best > best.max() - PARENT_REACH)))
-    if sum(len(ids) for ids in alive) > CROWDED * len(alive) * len(shared.dir_idx):
-        return None
+        alive[i] = parents.children(to_host(best > best.max() - PARENT_REACH))
     return alive
+
+
+def _among_children(search: Search, i: int, ids: np.ndarray, candidates: Candidates) -> tuple[Candidates, Significant]:
+    """Compare a particle with orientations ``ids`` of the grid."""
+    reach = min(_reach_of_ring(search.block, i), PARENT_REACH)
+    return _screened(search, i, candidates, _slices_of_grid(search, i, ids, candidates), reach)
 
 
 def _slices_of_grid(search: Search, i: int, ids: np.ndarray, candidates: Candidates) -> Slices:

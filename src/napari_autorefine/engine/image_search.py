@@ -11,7 +11,7 @@ import numpy as np
 from napari_autorefine.engine.compiled_passes import first_pass_of_image, second_pass_of_image
 from napari_autorefine.engine.context import SamplePart
 from napari_autorefine.engine.expectation import Significant
-from napari_autorefine.engine.first_pass import NEGLIGIBLE, PARENT_REACH, first_pass, own_candidates
+from napari_autorefine.engine.first_pass import NEGLIGIBLE, PARENT_REACH, global_first_pass, own_candidates
 from napari_autorefine.engine.maximization import Insertion
 from napari_autorefine.engine.mean_pose import limits
 from napari_autorefine.engine.search import Candidates, Search, log_shift_priors
@@ -34,7 +34,7 @@ def can_be_compiled(search: Search) -> bool:
 def search_images(search: Search) -> Iterator[ParticleResult]:
     """Search the images or volumes of a block one after the other; see ``can_be_compiled``."""
     passes = ImagePasses(search)
-    found = passes.first() if search.shared is None else first_pass(search)
+    found = passes.first() if search.shared is None else global_first_pass(search, passes.among)
     for i, (candidates, kept) in enumerate(found):
         yield passes.second(i, candidates, kept)
 
@@ -71,26 +71,32 @@ class ImagePasses:
 
     def first(self) -> Iterator[tuple[Candidates, Significant]]:
         """First pass of each image against orientations of its own."""
-        search, settings = self._search, self._search.settings
-        choice = settings.fraction, settings.max_significant, settings.most_rotations
-        most = PARENT_REACH if search.local is None else np.inf
-        reach = most, NEGLIGIBLE, search.block.model.expected_power
-        for i in range(len(search.block.particles)):
-            candidates = own_candidates(search, i)
-            rotations, shifts, pairs, count, log_factor = first_pass_of_image(
-                (candidates.dir_idx, candidates.psi_idx, candidates.log_prior),
-                self._coarse_grid,
-                self._reference,
-                self._parts,
-                self._image(i),
-                self._log_shift[i],
-                reach,
-                choice,
-            )
-            yield (
-                candidates,
-                Significant(rotations=rotations, shifts=shifts, pairs=pairs, count=count, log_factor=log_factor),
-            )
+        most = PARENT_REACH if self._search.local is None else np.inf
+        for i in range(len(self._search.block.particles)):
+            yield self._first(i, own_candidates(self._search, i), _NO_TABLE, most)
+
+    def among(self, i: int, ids: np.ndarray, candidates: Candidates) -> tuple[Candidates, Significant]:
+        """First pass of an image against orientations ``ids`` of the grid; see ``global_first_pass``."""
+        shared = self._search.shared
+        assert shared is not None
+        return self._first(i, candidates, _NO_TABLE if shared.coarse is None else as_real(shared.coarse), PARENT_REACH)
+
+    def _first(self, i: int, candidates: Candidates, table: np.ndarray, most: float) -> tuple[Candidates, Significant]:
+        settings = self._search.settings
+        rotations, shifts, pairs, count, log_factor = first_pass_of_image(
+            (candidates.dir_idx, candidates.psi_idx, candidates.log_prior),
+            self._coarse_grid,
+            self._reference,
+            self._parts,
+            table,
+            self._image(i),
+            self._log_shift[i],
+            (most, NEGLIGIBLE, self._search.block.model.expected_power),
+            (settings.fraction, settings.max_significant, settings.most_rotations),
+        )
+        return candidates, Significant(
+            rotations=rotations, shifts=shifts, pairs=pairs, count=count, log_factor=log_factor
+        )
 
     def second(self, i: int, candidates: Candidates, kept: Significant) -> ParticleResult:
         """Posterior of an image on the children of the significant coarse samples, and its sums."""
