@@ -51,11 +51,14 @@ def test_the_orientations_refined_are_those_of_each_particle(sharpness: float, m
     scores[5, 3:] = -np.inf
     scores[4, 8] += 8  # fits one by far best
     weights, _, _ = batch_weights.significant(scores.copy(), 0.999)
-    kept = batch_weights.keep(weights, most)
+    numbers, particles = np.random.default_rng(3).permutation(1000)[:240].reshape(6, 40), np.arange(6) * 7
+    kept = batch_weights.keep(weights, most, numbers, particles)
     n_fit = (weights > 0).any(axis=2).sum(axis=1)
-    np.testing.assert_array_equal(kept.n_rotation, np.minimum(n_fit, most))
+    np.testing.assert_array_equal(kept.n_rotation[n_fit <= most], n_fit[n_fit <= most])
     for i, own in enumerate(scores):
-        expected = expectation.significant(own, winner_takes_all=False, fraction=0.999, max_count=-1, most=most)
+        choice = {"winner_takes_all": False, "fraction": 0.999, "max_count": -1, "most": most}
+        expected = expectation.significant(own, **choice, identity=(numbers[i], int(particles[i])))
+        assert kept.n_rotation[i] == len(expected.rotations)
         n_r, n_s = kept.n_rotation[i], kept.n_shift[i]
         np.testing.assert_array_equal(kept.positions[i, :n_r], expected.rotations)
         np.testing.assert_array_equal(kept.shifts[i, :n_s], expected.shifts)

@@ -19,7 +19,7 @@ from napari_autorefine.engine.context import SamplePart
 from napari_autorefine.engine.expectation import make_slices
 from napari_autorefine.engine.first_pass import CROWDED, PARENT_REACH, reach_of
 from napari_autorefine.engine.images import PreparedImages
-from napari_autorefine.engine.search import Search, SearchSettings
+from napari_autorefine.engine.search import Search
 from napari_autorefine.engine.slices import SharedSlices
 from napari_autorefine.kernels.positions import set_positions
 from napari_autorefine.kernels.residuals import Compared
@@ -162,7 +162,8 @@ def _whole_grid(batch: Batch, shared: SharedSlices, log_prior: np.ndarray, prior
     xp.add(scores.transpose(1, 0, 2), of_rotation[None, :, None], out=own)
     del scores
     own += priors[:, None, :]
-    kept = _select(own, search.settings)
+    numbers = xp.arange(n_rot, dtype=np.int64)
+    kept = _select(own, batch, numbers, np.arange(n))
     return FirstFound(
         rows=np.arange(len(own)),
         kept=kept,
@@ -267,7 +268,7 @@ def _screened(batch: Batch, part: _Part, rows: Any, priors: Any) -> FirstFound:
         scores = xp.take_along_axis(scores, chosen[:, :, None], axis=1)
         scores += _part_scores(batch, geometry.ring, rows, ids)
         scores = xp.where(is_alive[:, :, None], scores, np.float32(-np.inf))
-    kept = _select(scores, settings)
+    kept = _select(scores, batch, ids, part.rows)
     return FirstFound(
         rows=part.rows,
         kept=kept,
@@ -308,10 +309,11 @@ def _slices(batch: Batch, part: SamplePart, orientations: Any) -> Any:
     return make_slices(half.reference, matrices, part.rows, part.n_sample, half.r2_max)
 
 
-def _select(scores: Any, settings: SearchSettings) -> Kept:
-    """Pick what is to be refined by log scores (n, n_rot, n_trans), which are used up."""
+def _select(scores: Any, batch: Batch, numbers: Any, rows: np.ndarray) -> Kept:
+    """Pick what is to be refined by log scores (n, n_rot, n_trans), which are used up, of orientations by number."""
+    settings, particles = batch.search.settings, batch.search.block.particles[rows]
     if settings.is_cc:
         weights, _ = only_winners(scores)
     else:
         weights, _, _ = significant(scores, settings.fraction, settings.max_significant)
-    return keep(weights, settings.most_rotations)
+    return keep(weights, settings.most_rotations, numbers, batch.xp.asarray(particles))

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from napari_autorefine.engine.selection import GOLDEN_STEP, PARTICLE_STEP
 from napari_autorefine.kernels.positions import set_positions
 from napari_autorefine.kernels.significance import significant_weights
 from napari_autorefine.xp import array_module, to_host
@@ -70,11 +71,18 @@ def only_winners(scores: Any) -> tuple[Any, Any]:
     return weights.reshape(scores.shape), flat.max(axis=1)
 
 
-def keep(weights: Any, most_rotations: int) -> Kept:
+def keep(weights: Any, most_rotations: int, numbers: Any, particles: Any) -> Kept:
     """Turn first-pass weights into what is to be refined.
 
-    Of a particle that fits more than ``most_rotations`` orientations, so many are drawn that stand for all; see
+    Of a particle that fits more than ``most_rotations`` orientations, about so many are drawn that stand for all; see
     ``selection.drawn``.
+
+    Parameters
+    ----------
+    weights : (n, n_rot, n_trans)
+    most_rotations : of one particle
+    numbers : (n, n_rot) or (n_rot,) int64 of the orientations on the grid
+    particles : (n,) numbers of the particles
     """
     xp = array_module(weights)
     n_trans = weights.shape[2]
@@ -82,16 +90,17 @@ def keep(weights: Any, most_rotations: int) -> Kept:
     n_pair = kept.sum(axis=2)
     taken = n_pair > 0
     found = to_host(taken.sum(axis=1))
-    most = min(int(found.max()), most_rotations)
-    if most < found.max():
-        taken, chance = _drawn(weights.sum(axis=2, dtype=np.float64), most)
+    chance = None
+    if found.max() > most_rotations:
+        lots = numbers * GOLDEN_STEP + particles[:, None] * PARTICLE_STEP
+        taken, chance = _drawn(weights.sum(axis=2, dtype=np.float64), most_rotations, lots - xp.floor(lots))
         kept &= taken[:, :, None]
-        chosen = set_positions(taken, most)
+        found = to_host(taken.sum(axis=1))
+    chosen = set_positions(taken, int(found.max()))
+    log_factor = xp.zeros(chosen.shape, dtype=np.float32)
+    if chance is not None:
         own = xp.take_along_axis(chance, chosen, axis=1)
         log_factor = -xp.log(xp.where(own > 0, own, 1.0)).astype(np.float32)
-    else:
-        chosen = set_positions(taken, most)
-        log_factor = xp.zeros(chosen.shape, dtype=np.float32)
     pairs = xp.take_along_axis(kept, chosen[:, :, None], axis=1)
     of_shift = pairs.any(axis=1)
     counts = to_host(xp.stack([of_shift.sum(axis=1), n_pair.sum(axis=1)]))
@@ -100,18 +109,18 @@ def keep(weights: Any, most_rotations: int) -> Kept:
         shifts=set_positions(of_shift, n_trans),
         pairs=pairs,
         log_factor=log_factor,
-        n_rotation=np.minimum(found, most),
+        n_rotation=found,
         n_shift=counts[0],
         count=counts[1],
     )
 
 
-def _drawn(share: Any, most: int) -> tuple[Any, Any]:
+def _drawn(share: Any, most: int, lots: Any) -> tuple[Any, Any]:
     """Draw from each row of shares, of which some has more than ``most`` entries above 0; see ``selection.drawn``.
 
     Returns
     -------
-    taken : (n, n_rot) bool, at most so many of each row
+    taken : (n, n_rot) bool, about so many of each row at most
     chance : (n, n_rot) float64, probability of that
     """
     xp = array_module(share)
@@ -119,12 +128,10 @@ def _drawn(share: Any, most: int) -> tuple[Any, Any]:
     rest = xp.cumsum(ascending[:, -most:], axis=1) + ascending[:, :-most].sum(axis=1, keepdims=True)
     # Without the k largest, rest / (most - k) falls with k for as long as the next is due a place of its own.
     place = xp.maximum((rest / xp.arange(1, most + 1)).min(axis=1, keepdims=True), _LEAST_PLACE)
-    taken, chance = share > place, xp.minimum(share / place, 1.0)
-    # How many of the marks j + 1/2 lie at or below what the others have reached.
-    upto = xp.floor(xp.cumsum(xp.where(taken, 0.0, chance), axis=1) + 0.5)
-    before = xp.zeros_like(upto)
-    before[:, 1:] = upto[:, :-1]
-    taken |= upto > before
+    chance = xp.minimum(share / place, 1.0)
+    taken = lots < chance
+    is_none = ~taken.any(axis=1)
+    taken |= is_none[:, None] & (xp.arange(share.shape[1])[None, :] == share.argmax(axis=1)[:, None])
     return taken, chance
 
 

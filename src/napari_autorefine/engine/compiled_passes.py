@@ -17,14 +17,14 @@ from numba import njit
 
 from napari_autorefine.engine.grids import N_CHILD, fill_matrices
 from napari_autorefine.engine.priors import add_parents_priors
-from napari_autorefine.engine.selection import drawn, find_largest
+from napari_autorefine.engine.selection import drawn, find_largest, lots_of
 from napari_autorefine.kernels.mean_poses import mean_pose_within
 from napari_autorefine.kernels.project import fill_slices
 from napari_autorefine.kernels.residuals import add_residuals
 from napari_autorefine.model.geometry import GIMBAL_SINE
 
 # Compiled code is kept for as long as this file stays the same; these are the marks of what goes into it.
-_MARKS = ("35caeadd48da", "84d0a69dc442", "e97288bb759e", "cbe5959889a1", "40c242860139", "5e4c4a245dc2")
+_MARKS = ("35caeadd48da", "6d61c59dc311", "e97288bb759e", "cbe5959889a1", "40c242860139", "5e4c4a245dc2")
 _FAST = {"nsz", "arcp", "contract", "afn", "reassoc"}
 _CHUNK_BYTES, _LEAST_ROWS = 1 << 20, 64  # of slices that are made and compared while they are in the cache
 
@@ -44,7 +44,7 @@ def first_pass_of_image(  # type: ignore[no-untyped-def]  # noqa: PLR0913 - flat
     log_shift : (n_trans,) float32 log priors of shifts
     reach : ``most, negligible, expected_power``: how far below the best an orientation may lie on the screening disc
         at most, and what else ``first_pass.reach_of`` is made of; power (n_sample,)
-    choice : ``fraction, max_count, most``, see ``expectation.significant``
+    choice : ``fraction, max_count, most, particle``, see ``expectation.significant``
 
     Returns
     -------
@@ -70,13 +70,13 @@ def first_pass_of_image(  # type: ignore[no-untyped-def]  # noqa: PLR0913 - flat
             for trans in range(scores.shape[1]):
                 of_ring[place, trans] += scores[alive[place], trans]
         scores = of_ring
-    fraction, max_count, most = choice
+    fraction, max_count, most, particle = choice
     weights, rows, columns, share, _, _, _ = find_largest(scores, fraction, max_count)
     count = 0
     for row in range(weights.shape[0]):
         for column in range(weights.shape[1]):
             count += weights[row, column] > 0
-    chosen, chance = drawn(share, most)
+    chosen, chance = drawn(share, most, lots_of(orientations[alive[rows]], particle))
     pairs = weights[chosen] > 0
     used = np.zeros(len(columns), dtype=np.bool_)
     for row in range(pairs.shape[0]):

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from napari_autorefine.engine.priors import add_parents_priors, sum_of_priors
-from napari_autorefine.engine.selection import drawn, largest_weights
+from napari_autorefine.engine.selection import drawn, largest_weights, lots_of
 from napari_autorefine.engine.shifts import ShiftedImage
 from napari_autorefine.kernels import project
 from napari_autorefine.kernels.moments import weighted_power
@@ -131,14 +131,23 @@ def correlations(slices: Any, trials: ShiftedImage, image: Any, contrast: Any, w
     return trials.scores(slices, weighted) * scale[:, None]
 
 
-def significant(scores: Any, *, winner_takes_all: bool, fraction: float, max_count: int, most: int) -> Significant:
+def significant(
+    scores: Any,
+    *,
+    winner_takes_all: bool,
+    fraction: float,
+    max_count: int,
+    most: int,
+    identity: tuple[np.ndarray, int],
+) -> Significant:
     """Coarse samples worth refining, from log scores (n_rot, n_trans).
 
     Parameters
     ----------
     winner_takes_all : the best sample alone
     fraction, max_count : share of the weight, and number of samples, that are kept; see ``largest_weights``
-    most : of an image that fits more orientations, so many are drawn that stand for all; see ``drawn``
+    most : of an image that fits more orientations, about so many are drawn that stand for all; see ``drawn``
+    identity : numbers (n_rot,) int64 of the orientations on the grid, and that of the particle; see ``lots_of``
     """
     if winner_takes_all:
         rotation, shift = divmod(int(scores.argmax()), scores.shape[1])
@@ -155,7 +164,7 @@ def significant(scores: Any, *, winner_takes_all: bool, fraction: float, max_cou
     pairs = to_host(weights > 0)
     count, log_factor = int(np.count_nonzero(pairs)), np.zeros(len(rotations), dtype=np.float32)
     if len(rotations) > most:
-        chosen, chance = drawn(found.of_rows, most)
+        chosen, chance = drawn(found.of_rows, most, lots_of(identity[0][rotations], identity[1]))
         rotations, pairs, log_factor = rotations[chosen], pairs[chosen], -np.log(chance).astype(np.float32)
         used = pairs.any(axis=0)
         shifts, pairs = shifts[used], pairs[:, used]

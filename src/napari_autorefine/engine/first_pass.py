@@ -14,7 +14,7 @@ from napari_autorefine.engine.context import SamplePart
 from napari_autorefine.engine.expectation import Significant
 from napari_autorefine.engine.images import PreparedImages
 from napari_autorefine.engine.neighborhoods import LocalOrientations, tilt_limited
-from napari_autorefine.engine.search import Block, Candidates, Measured, Search, SearchSettings, log_shift_prior
+from napari_autorefine.engine.search import Block, Candidates, Measured, Search, log_shift_prior
 from napari_autorefine.engine.slices import SharedSlices
 from napari_autorefine.xp import array_module, beside, to_host
 
@@ -60,7 +60,7 @@ def global_first_pass(
         own = scores[:, crowded.index(i), :]
         if not settings.is_cc:
             own = expectation.with_priors(scores, crowded.index(i), log_prior, log_shift_prior(search, i))
-        yield everything, _select(own, settings)
+        yield everything, _select(own, search, i, everything)
 
 
 def _some_images(images: PreparedImages, rows: list[int]) -> PreparedImages:
@@ -168,14 +168,14 @@ def _screened(
     everything = np.arange(len(candidates.dir_idx))
     scores = _scores(particle, geometry.screen, slices, everything, is_cc=is_cc)
     if is_cc:
-        return candidates, _select(scores, search.settings)
+        return candidates, _select(scores, search, i, candidates)
     scores = expectation.with_priors(scores[:, None], 0, candidates.log_prior, log_shift_prior(search, i))
     if geometry.ring is not None:
         best = scores.max(axis=1)
         alive = np.flatnonzero(to_host(best > best.max() - reach))
         candidates = candidates.only(alive)
         scores = scores[beside(alive, scores)] + _scores(particle, geometry.ring, slices, alive)
-    return candidates, _select(scores, search.settings)
+    return candidates, _select(scores, search, i, candidates)
 
 
 def _scores(particle: Measured, part: SamplePart, slices: Slices, chosen: np.ndarray, *, is_cc: bool = False) -> Any:
@@ -213,11 +213,13 @@ def reach_of(gain: Any) -> Any:
     return NEGLIGIBLE + 2.0 * gain
 
 
-def _select(scores: Any, settings: SearchSettings) -> Significant:
+def _select(scores: Any, search: Search, i: int, candidates: Candidates) -> Significant:
+    settings, numbers = search.settings, candidates.dir_idx * search.grid.orientations.n_psi + candidates.psi_idx
     return expectation.significant(
         scores,
         winner_takes_all=settings.is_cc,
         fraction=settings.fraction,
         max_count=settings.max_significant,
         most=settings.most_rotations,
+        identity=(numbers, int(search.block.particles[i])),
     )

@@ -82,7 +82,7 @@ class ImagePasses:
         return self._first(i, candidates, _NO_TABLE if shared.coarse is None else as_real(shared.coarse), PARENT_REACH)
 
     def _first(self, i: int, candidates: Candidates, table: np.ndarray, most: float) -> tuple[Candidates, Significant]:
-        settings = self._search.settings
+        settings, particle = self._search.settings, int(self._search.block.particles[i])
         rotations, shifts, pairs, count, log_factor = first_pass_of_image(
             (candidates.dir_idx, candidates.psi_idx, candidates.log_prior),
             self._coarse_grid,
@@ -92,7 +92,7 @@ class ImagePasses:
             self._image(i),
             self._log_shift[i],
             (most, NEGLIGIBLE, self._search.block.model.expected_power),
-            (settings.fraction, settings.max_significant, settings.most_rotations),
+            (settings.fraction, settings.max_significant, settings.most_rotations, particle),
         )
         return candidates, Significant(
             rotations=rotations, shifts=shifts, pairs=pairs, count=count, log_factor=log_factor

@@ -146,17 +146,18 @@ def symmetrize(acc: Accumulators, operators: np.ndarray, threads: int = 1) -> No
     operators : (n, 3, 3), rotations of (x, y, z), the identity included
     threads : worker threads
     """
-    factors = coset_factors(operators)
-    if factors:
-        data, weight = np.empty_like(acc.data), np.empty_like(acc.weight)
-    for factor in factors:
+    spare: list[tuple[np.ndarray, np.ndarray]] = []  # never the arrays that came in: others may hold them
+    for done, factor in enumerate(coset_factors(operators)):
         rotations = np.ascontiguousarray(factor, dtype=np.float32)
+        data, weight = spare.pop() if spare else (np.empty_like(acc.data), np.empty_like(acc.weight))
 
         def sum_planes(planes: slice) -> None:
             symmetrize_planes(acc.data, acc.weight, rotations, acc.r2_max, planes, data, weight)  # noqa: B023
 
         run_slabs(sum_planes, slabs(len(weight), ceil(len(weight) / (8 * threads))), threads, is_repeatable=True)
-        (acc.data, data), (acc.weight, weight) = (data, acc.data), (weight, acc.weight)
+        if done:
+            spare.append((acc.data, acc.weight))
+        acc.data, acc.weight = data, weight
 
 
 def join_radius(box_size: int, voxel_size_A: float, resolution_A: float, join_A: float) -> int:

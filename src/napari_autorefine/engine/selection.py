@@ -16,6 +16,7 @@ _FAST = {"nnan", "nsz", "arcp", "contract", "reassoc"}
 # that calls it): processes must find the same.
 _IN_ORDER = {"nnan", "nsz"}
 _DEEPEST = np.float32(-30.0)  # e^-30 of the largest weight is 0: all such do not reach the sum's last digit
+GOLDEN_STEP, PARTICLE_STEP = 0.6180339887498949, 0.41421356237309515
 _SHIFT = 16  # bits of a float32 that do not tell its bin: 128 bins per power of two
 _TOP_BIN = int(np.float32(1.0).view(np.int32)) >> _SHIFT
 _N_BIN = _TOP_BIN - (int(np.exp(_DEEPEST).view(np.int32)) >> _SHIFT) + 2
@@ -65,22 +66,23 @@ def largest_weights(scores: Any, fraction: float, max_count: int = -1) -> Larges
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def drawn(share: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """At most so many entries that stand for all: drawn in proportion to their share, so that sums stay unbiased.
+def drawn(share: np.ndarray, most: int, lots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """About so many entries that stand for all: drawn in proportion to their share, so that sums stay unbiased.
 
-    Entries that are due a place of their own are certain; the others are a systematic sample in their order (Madow
-    1949, Ann. Math. Stat. 20, 333-354), which spreads over neighbours. With ``share / chance`` in place of ``share``
-    the chosen sum up to the same on average.
+    Entries that are due a place of their own are certain; each other is drawn where its lot is below its chance
+    (Poisson sampling; Hajek 1964, Ann. Math. Stat. 35, 1491-1523). With ``share / chance`` in place of ``share`` the
+    chosen sum up to the same on average. What is drawn hardly changes when shares do in their last digits.
 
     Parameters
     ----------
     share : (n,) float64, positive
-    most : number to draw
+    most : number of places; all are taken where there are no more
+    lots : (n,) float64, from 0 to 1, evenly spread; see ``lots_of``
 
     Returns
     -------
-    chosen : (min(n, most),) int64, ascending
-    chance : float64, shaped likewise; probability that the entry is drawn
+    chosen : (m,) int64, ascending, one at least
+    chance : (m,) float64, probability that the entry is drawn
     """
     n = len(share)
     if n <= most:
@@ -90,18 +92,21 @@ def drawn(share: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
     while certain < most - 1 and ascending[n - 1 - certain] * (most - certain) > rest[n - 1 - certain]:
         certain += 1
     place = rest[n - 1 - certain] / (most - certain)  # the share that is due one place
-    chosen, chance = np.empty(most, dtype=np.int64), np.ones(most)
-    count, reached, mark = 0, 0.0, 0.5
-    for i in range(n):
-        is_certain = share[i] > place
-        reached += 0.0 if is_certain else share[i] / place
-        is_met = not is_certain and reached >= mark
-        mark += is_met
-        if (is_certain or is_met) and count < most:
-            chosen[count] = i
-            chance[count] = min(share[i] / place, 1.0)
-            count += 1
-    return chosen[:count], chance[:count]
+    chance = np.minimum(share / place, 1.0)
+    chosen = np.flatnonzero(lots < chance)
+    if len(chosen) == 0:
+        chosen = np.array([np.argmax(share)])
+    return chosen, chance[chosen]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def lots_of(numbers: np.ndarray, particle: int) -> np.ndarray:
+    """Lots (n,) of a particle's orientations, by their numbers on the grid: neighbours have lots far apart.
+
+    Steps are of the golden section along the grid, and of the square root of 2 from particle to particle.
+    """
+    turns = numbers * GOLDEN_STEP + particle * PARTICLE_STEP
+    return turns - np.floor(turns)
 
 
 def _on_device(scores: Any, fraction: float, max_count: int) -> Largest:
