@@ -21,7 +21,7 @@ from napari_autorefine.xp import array_module, beside, to_host
 # Slices of a particle's candidates, some of them in order: on the screening disc, or on the ring around it.
 Slices = Callable[[SamplePart, np.ndarray], Any]
 
-PARENT_REACH = 25.0  # a parent whose log weight is this far below the best has no child of consequence; 20 loses a few
+PARENT_REACH = 40.0  # a parent whose log weight is this far below the best has no child of consequence; 25 loses a few
 CROWDED = 0.3  # with more than this share of the grid left, a product with all of it is faster
 NEGLIGIBLE = 12.0  # a log weight this far below the best is of no consequence
 _HELD_SAMPLES = 4 << 20  # Fourier samples of one particle's slices that are held at a time
