@@ -6,6 +6,9 @@ Runs a benchmark set (see versus_relion.py, which makes it) on one thread and pr
 Floors: slices read 8 voxels of 8 bytes and write 8 bytes per sample, insertion reads and writes 8 voxels of 12 bytes
 per sample, both at the rate at which this machine copies an array of 256 KiB; products at the rate of a large
 single-precision matrix product. Times are CPU times, in milliseconds per particle.
+
+Stages of a compiled search cannot be watched from outside, so the search goes step by step here; the last line is that
+of another run, compiled as always.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from threadpoolctl import threadpool_limits
 from versus_relion import SETS, BenchmarkSet, prepare
 
 from napari_autorefine import kernels
-from napari_autorefine.engine import expectation, half_job, insertion, loop, maximization
+from napari_autorefine.engine import block, expectation, half_job, insertion, loop, maximization
 from napari_autorefine.engine.problem import RefinementProblem, RefineOptions
 from napari_autorefine.engine.shifts import ShiftedImage
 from napari_autorefine.engine.slices import SliceTable
@@ -164,8 +167,10 @@ def _cpu_seconds(work: Callable[[], object], repeats: int) -> float:
     return min(times)
 
 
-def table(times: dict[str, float], work: dict[str, float], total: float, per_unit: dict[str, float]) -> str:
-    """One iteration as Markdown; times and work are those of one particle."""
+def table(
+    times: dict[str, float], work: dict[str, float], total: float, compiled: float, per_unit: dict[str, float]
+) -> str:
+    """One iteration as Markdown; times and work are those of one particle, ``compiled`` that of the compiled search."""
     least = {stage: amount * per_unit.get(stage, per_unit[""]) for stage, amount in work.items() if amount}
     lines = ["| stage | ms per particle | floor | work |", "|---|---|---|---|"]
     for stage in sorted(times, key=lambda name: -times[name]):
@@ -175,8 +180,18 @@ def table(times: dict[str, float], work: dict[str, float], total: float, per_uni
             amount, floor = f"{work[stage] / 1e6:.3g} M {kind}", f"{1e3 * least[stage]:.2f}"
         lines.append(f"| {stage} | {1e3 * times[stage]:.2f} | {floor} | {amount} |")
     lines.append(f"| everything else | {1e3 * (total - sum(times.values())):.2f} | | |")
-    lines.append(f"| together | {1e3 * total:.2f} | {1e3 * sum(least.values()):.2f} | |")
+    lines.append(f"| together, step by step | {1e3 * total:.2f} | {1e3 * sum(least.values()):.2f} | |")
+    lines.append(f"| together, compiled | {1e3 * compiled:.2f} | | |")
     return "\n".join(lines)
+
+
+def totals(problem: RefinementProblem, options: RefineOptions) -> Iterator[tuple[int, float]]:
+    """Yield the number and the CPU time of every iteration."""
+    started = time.process_time()
+    for event in loop.refine(problem, options):
+        if isinstance(event, IterationDone):
+            yield event.iteration, time.process_time() - started
+            started = time.process_time()
 
 
 def run(item: BenchmarkSet, folder: Path, wanted: list[int]) -> None:
@@ -195,6 +210,8 @@ def run(item: BenchmarkSet, folder: Path, wanted: list[int]) -> None:
     )  # fmt: skip
     loop.Workers = InTurn  # type: ignore[assignment, misc]
     per_unit, n = floors(), len(particles.image_name)
+    compiled = dict(totals(problem, options))
+    block.can_be_compiled = lambda search: False
     stages, started = watched(), time.process_time()
     for event in loop.refine(problem, options):
         if isinstance(event, IterationDone):
@@ -204,7 +221,7 @@ def run(item: BenchmarkSet, folder: Path, wanted: list[int]) -> None:
                 step, size = event.angular_step_deg, event.current_size
                 kind = "local" if event.is_local else "global"
                 print(f"\nIteration {event.iteration}: {kind}, fine step {step:.2f}°, working size {size}\n")
-                print(table(times, work, total / n, per_unit), flush=True)
+                print(table(times, work, total / n, compiled[event.iteration] / n, per_unit), flush=True)
             started = time.process_time()
 
 
