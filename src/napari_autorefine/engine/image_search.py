@@ -17,6 +17,7 @@ from napari_autorefine.engine.mean_pose import limits
 from napari_autorefine.engine.search import Candidates, Search, log_shift_priors
 from napari_autorefine.engine.second_pass import ParticleResult
 from napari_autorefine.engine.shifts import ShiftBasis, as_real
+from napari_autorefine.kernels._simd import MOST_VOXELS
 
 _HELD_BYTES = 32 << 20
 _NO_TABLE = np.empty((0, 0), dtype=np.float32)
@@ -26,6 +27,8 @@ def can_be_compiled(search: Search) -> bool:
     """Tell whether a block is of images or volumes on the host, compared by likelihood, with tables of shifts."""
     block = search.block
     if block.images is None or search.settings.is_cc or not isinstance(block.images.masked, np.ndarray):
+        return False
+    if block.half.reference.size >= MOST_VOXELS:  # which ``project`` says, in words
         return False
     parts = [part for part in (block.geometry.screen, block.geometry.ring, block.geometry.whole) if part is not None]
     return all(part.shifts.ramps is not None or part.shifts.functions is not None for part in parts)
