@@ -20,7 +20,7 @@ from napari_autorefine.engine.source import BlockSource, RawParticles
 
 EDGE = 1.0 + 1e-5  # samples on the sphere |q| = r_max itself are inside, whatever their rounding
 # Of an image that fits more orientations so many are refined, drawn by their weights: an image that tells so little is
-# one of very many, and their sum hardly differs (final maps and poses of no benchmark set do, with 64 either).
+# one of very many, and their sum hardly differs (final maps and poses of no benchmark set do).
 _MOST_ROTATIONS = 128
 # Steps of local grids are fractions of what the images resolve: few of their orientations stand for all.
 _MOST_REPRESENTATIVES, _MOST_LOCAL_REPRESENTATIVES = 256, 16
