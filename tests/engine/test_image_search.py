@@ -11,7 +11,15 @@ from oracles.agreement import assert_same
 from oracles.half_sets import Case
 from oracles.tomo_sets import Files
 
-from napari_autorefine.engine import block, compiled_passes, expectation, first_pass, half_job, image_search
+from napari_autorefine.engine import (
+    block,
+    compiled_passes,
+    compiled_scores,
+    expectation,
+    first_pass,
+    half_job,
+    image_search,
+)
 from napari_autorefine.engine.samples import fourier_samples
 from napari_autorefine.engine.search import Search
 from napari_autorefine.engine.shifts import as_real, shift_basis
@@ -87,22 +95,30 @@ def test_scores_of_slices_in_chunks_are_those_of_all(n_shift: int, held: int) ->
     expected = expectation.log_likelihoods(slices, basis.of(image, chosen), contrast, weight)
     whole = samples.rows, 0, as_real(basis.ramps), as_real(basis.functions), basis.coefficients
     reference = volume.view(np.float32), np.float32(1e6)
-    scores, kept = compiled_passes._fine_scores(
+    scores, kept = compiled_scores.scores_of(
         matrices, np.arange(150), chosen, reference, whole, image_search._NO_TABLE, (image, contrast, weight), held
     )
     tolerance = 2e-5 * np.abs(expected).max()
     np.testing.assert_allclose(scores, expected, atol=tolerance)
     assert len(kept) == (150 if held else 0)
     rows = np.array([3, 70, 149])
-    again = compiled_passes._slices_again(
+    again = compiled_scores.slices_again(
         rows, np.arange(150), matrices[rows], reference, whole, image_search._NO_TABLE, kept
     )
     np.testing.assert_array_equal(again.view(np.complex64), slices[rows])
-    if n_shift == len(grid):
-        of_all = compiled_passes._scores(
-            matrices, np.arange(150), reference, whole, image_search._NO_TABLE, (image, contrast, weight)
-        )
-        np.testing.assert_allclose(of_all, expected, atol=tolerance)
+    table = np.ascontiguousarray(slices[::-1]).view(np.float32)
+    ring = (
+        samples.rows[:0],
+        900,
+        *(as_real(a[:, 900:].copy()) for a in (basis.ramps, basis.functions)),
+        basis.coefficients,
+    )
+    of_ring, _ = compiled_scores.scores_of(
+        matrices[:0], np.arange(150)[::-1].copy(), chosen, reference, ring, table, (image, contrast, weight), held
+    )
+    beyond = (np.arange(n) >= 900).astype(np.float32)
+    expected = expectation.log_likelihoods(slices, basis.of(image, chosen), contrast, weight * beyond)
+    np.testing.assert_allclose(of_ring, expected, atol=tolerance)
 
 
 def test_angles_are_those_of_the_geometry() -> None:

@@ -12,21 +12,19 @@ image : ``masked, contrast, weight``: (n_sample,) coefficients, factors of slice
 from __future__ import annotations
 
 import numpy as np
-import scipy.linalg.cython_blas  # noqa: F401 - compiled products need it, and threads are limited when it is loaded
 from numba import njit
 
+from napari_autorefine.engine.compiled_scores import kernel_matrices, scores_of, slices_again, times, trials_of
 from napari_autorefine.engine.grids import N_CHILD, fill_matrices
 from napari_autorefine.engine.priors import add_parents_priors
 from napari_autorefine.engine.selection import drawn, find_largest, lots_of
 from napari_autorefine.kernels.mean_poses import mean_pose_within
-from napari_autorefine.kernels.project import fill_slices
 from napari_autorefine.kernels.residuals import add_residuals
 from napari_autorefine.model.geometry import GIMBAL_SINE
 
 # Compiled code is kept for as long as this file stays the same; these are the marks of what goes into it.
-_MARKS = ("35caeadd48da", "6d61c59dc311", "e97288bb759e", "cbe5959889a1", "40c242860139", "5e4c4a245dc2")
+_MARKS = ("68638b85efda", "35caeadd48da", "6d61c59dc311", "e97288bb759e", "cbe5959889a1", "5e4c4a245dc2")
 _FAST = {"nsz", "arcp", "contract", "afn", "reassoc"}
-_CHUNK_BYTES, _LEAST_ROWS = 1 << 20, 64  # of slices that are made and compared while they are in the cache
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -38,9 +36,9 @@ def first_pass_of_image(  # type: ignore[no-untyped-def]  # noqa: PLR0913 - flat
     Parameters
     ----------
     candidates : ``dir_idx, psi_idx, log_prior``, (n_rot,) each
-    table : (n_orientation, 2 n) float32 slices of the coarse grid, or none
     grid : ``rot_deg, tilt_deg, psi_deg, turn, frequency_matrix``; angles (n, 1)
     parts : screening disc, and ring around it; a ring without rows is none
+    table : (n_orientation, 2 n) float32 slices of the coarse grid, or none
     log_shift : (n_trans,) float32 log priors of shifts
     reach : ``most, negligible, expected_power``: how far below the best an orientation may lie on the screening disc
         at most, and what else ``first_pass.reach_of`` is made of; power (n_sample,)
@@ -55,9 +53,10 @@ def first_pass_of_image(  # type: ignore[no-untyped-def]  # noqa: PLR0913 - flat
     rotations = np.empty((0 if len(table) else len(dir_idx), 1, 3, 3))
     if len(rotations):
         fill_matrices(dir_idx, psi_idx, rot_deg, tilt_deg, psi_deg, turn, rotations)
-    matrices, orientations = _kernel_matrices(rotations, frequency), dir_idx * len(psi_deg) + psi_idx
+    matrices, orientations = kernel_matrices(rotations, frequency), dir_idx * len(psi_deg) + psi_idx
     screen, ring = parts
-    scores = _scores(matrices, orientations, reference, screen, table, image)
+    shifts = np.arange(len(log_shift))
+    scores, _ = scores_of(matrices, orientations, shifts, reference, screen, table, image, 0)
     for rot in range(scores.shape[0]):
         for trans in range(scores.shape[1]):
             scores[rot, trans] = scores[rot, trans] + log_prior[rot] + log_shift[trans]
@@ -65,7 +64,7 @@ def first_pass_of_image(  # type: ignore[no-untyped-def]  # noqa: PLR0913 - flat
     if len(ring[0]):
         alive = _near_best(scores, min(reach[0], reach[1] + _twice_gain(ring, image, reach[2])))
         own_matrices = matrices if len(table) else matrices[alive]
-        of_ring = _scores(own_matrices, orientations[alive], reference, ring, table, image)
+        of_ring, _ = scores_of(own_matrices, orientations[alive], shifts, reference, ring, table, image, 0)
         for place in range(len(alive)):
             for trans in range(scores.shape[1]):
                 of_ring[place, trans] += scores[alive[place], trans]
@@ -110,14 +109,13 @@ def second_pass_of_image(  # type: ignore[no-untyped-def]  # noqa: PLR0913 - fla
     """
     dir_idx, psi_idx, log_rotation, coarse_shifts, log_shift, pairs = kept
     child_rot, child_tilt, child_psi, turn, frequency, operators = grid
-    fine_shifts_A, old_origin_A, origin_prior_A = offsets
     fraction, most, intensity, limits, held_bytes = settings
     rotations = np.empty((len(dir_idx), N_CHILD, 3, 3))
     fill_matrices(dir_idx, psi_idx, child_rot, child_tilt, child_psi, turn, rotations)
-    matrices = _kernel_matrices(rotations, frequency)
+    matrices = kernel_matrices(rotations, frequency)
     orientations = _children(dir_idx * len(child_psi) + psi_idx, N_CHILD)
-    shifts = _children(coarse_shifts, fine_shifts_A.shape[1])
-    scores, slices = _fine_scores(matrices, orientations, shifts, reference, whole, table, image, held_bytes)
+    shifts = _children(coarse_shifts, offsets[0].shape[1])
+    scores, slices = scores_of(matrices, orientations, shifts, reference, whole, table, image, held_bytes)
     add_parents_priors(scores, log_rotation, log_shift, pairs)
     weights, rows, columns, of_rows, of_columns, total, top = find_largest(scores, fraction, -1)
     scale = np.float32(1.0 / total)
@@ -125,34 +123,19 @@ def second_pass_of_image(  # type: ignore[no-untyped-def]  # noqa: PLR0913 - fla
         for column in range(weights.shape[1]):
             weights[row, column] *= scale
     of_rows, of_columns = of_rows / total, of_columns / total
-
-    dim = len(old_origin_A)
-    total_A, offset_square = np.empty((len(columns), dim)), 0.0
-    for j in range(len(columns)):
-        own = shifts[columns[j]]
-        for axis in range(dim):
-            at = old_origin_A[axis] + fine_shifts_A[own // fine_shifts_A.shape[1], own % fine_shifts_A.shape[1], axis]
-            total_A[j, axis] = at
-            offset_square += of_columns[j] * (at - origin_prior_A[axis]) ** 2
+    total_A, offset_square = _origins(shifts[columns], of_columns, offsets)
     flat = rotations.reshape(-1, 3, 3)
     rotation, origin_A = mean_pose_within(flat[rows], total_A, weights, operators, limits)
 
     chosen, factor = _representatives(of_rows, most)
-    own_weights = weights[chosen]
-    for j in range(len(chosen)):
-        for column in range(weights.shape[1]):
-            own_weights[j, column] *= factor[j]
+    own_weights, amounts = _taken(weights, chosen, factor)
     own_rows = rows[chosen]
     own_matrices = matrices[own_rows]
-    own_slices = _slices_again(own_rows, orientations, own_matrices, reference, whole, table, slices)
+    own_slices = slices_again(own_rows, orientations, own_matrices, reference, whole, table, slices)
     unmasked, model_ctf, gain, sample_weight, inverse_sigma2, model_shell, uses, outer = sums
     masked, contrast, score_weight = image
-    trials, coefficients = _trials(whole, shifts[columns])
+    trials, coefficients = trials_of(whole, shifts[columns])
     mixture = own_weights if coefficients.shape[1] == 0 else np.dot(own_weights, coefficients)
-    amounts = np.zeros(len(chosen), dtype=np.float32)
-    for j in range(len(chosen)):
-        for column in range(weights.shape[1]):
-            amounts[j] += own_weights[j, column]
     cross, power = _moments(own_slices, mixture, trials, masked, amounts)
     values, of_map = _insertion(mixture, trials, unmasked, gain, sample_weight, inverse_sigma2)
     in_all, at_origin = 0.0, 0.0
@@ -190,20 +173,6 @@ def _euler_deg(m):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _kernel_matrices(rotations, frequency):  # type: ignore[no-untyped-def]
-    """Kernel matrices (n, 3, 3) float32 of reference -> view rotations (n_1, n_2, 3, 3), transposed times frequency."""
-    flat = rotations.reshape(-1, 3, 3)
-    out = np.empty(flat.shape, dtype=np.float32)
-    for n in range(len(flat)):
-        for i in range(3):
-            for j in range(3):
-                out[n, i, j] = (
-                    flat[n, 0, i] * frequency[0, j] + flat[n, 1, i] * frequency[1, j] + flat[n, 2, i] * frequency[2, j]
-                )
-    return out
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
 def _children(numbers, n_child):  # type: ignore[no-untyped-def]
     """Numbers (n * n_child,) int64 of the children of (n,)."""
     out = np.empty(len(numbers) * n_child, dtype=np.int64)
@@ -234,129 +203,27 @@ def _twice_gain(ring, image, power):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _trials(part, shifts):  # type: ignore[no-untyped-def]
-    """Ramps of shifts, or functions and coefficients where these are fewer; see ``ShiftBasis.of``."""
-    _, _, ramps, functions, coefficients = part
-    if len(functions) == 0 or (len(ramps) > 0 and len(shifts) <= len(functions)):
-        return ramps[shifts], np.empty((len(shifts), 0), dtype=np.float32)
-    return functions, coefficients[shifts]
-
-
-@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
-def _times(trials, image, start):  # type: ignore[no-untyped-def]
-    """Ramps or functions (n_f, 2 n) times the samples of an image (K,) complex64 from ``start`` on."""
-    out = np.empty_like(trials)
-    n = trials.shape[1] // 2
-    for f in range(trials.shape[0]):
-        for k in range(n):
-            re, im = image[start + k].real, image[start + k].imag
-            a, b = trials[f, 2 * k], trials[f, 2 * k + 1]
-            out[f, 2 * k] = re * a - im * b
-            out[f, 2 * k + 1] = re * b + im * a
-    return out
-
-
-@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
-def _weighted(image, start, n):  # type: ignore[no-untyped-def]
-    """Return the image times what scalar products with slices want, and half the weight of their power; n samples."""
-    masked, contrast, weight = image
-    samples, half_power = np.empty(n, dtype=np.complex64), np.empty(n, dtype=np.float32)
-    for k in range(n):
-        gain = contrast[start + k] * weight[start + k]
-        samples[k] = masked[start + k] * gain
-        half_power[k] = np.float32(0.5) * contrast[start + k] * gain
-    return samples, half_power
+def _origins(shifts, of_shifts, offsets):  # type: ignore[no-untyped-def]
+    """Offsets (n, dim) in A of fine shifts, and the mean of their squared deviations from the prior's center."""
+    fine_shifts_A, old_origin_A, origin_prior_A = offsets
+    n_child, dim = fine_shifts_A.shape[1], len(old_origin_A)
+    total_A, square = np.empty((len(shifts), dim)), 0.0
+    for j in range(len(shifts)):
+        for axis in range(dim):
+            total_A[j, axis] = old_origin_A[axis] + fine_shifts_A[shifts[j] // n_child, shifts[j] % n_child, axis]
+            square += of_shifts[j] * (total_A[j, axis] - origin_prior_A[axis]) ** 2
+    return total_A, square
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _rows_at_once(n_sample):  # type: ignore[no-untyped-def]
-    return max(_CHUNK_BYTES // (8 * n_sample * _LEAST_ROWS), 1) * _LEAST_ROWS
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _scores(matrices, orientations, reference, part, table, image):  # type: ignore[no-untyped-def]
-    """Log-likelihoods (n_rot, n_trans) float32 of an image with slices on a part, all its shifts."""
-    rows, start, ramps, functions, coefficients = part
-    trials = ramps if len(functions) == 0 else functions
-    n = trials.shape[1] // 2
-    samples, half_power = _weighted(image, start, n)
-    trials = _times(trials, samples, 0)
-    n_rot, size = len(orientations), _rows_at_once(n)
-    out = np.empty((n_rot, max(len(ramps), len(coefficients))), dtype=np.float32)
-    slices = np.empty((min(size, n_rot), 2 * n), dtype=np.float32)
-    for first in range(0, n_rot, size):
-        last = min(first + size, n_rot)
-        own = slices[: last - first]
-        if len(table):
-            for row in range(first, last):
-                own[row - first] = table[orientations[row], 2 * start : 2 * (start + n)]
-        else:
-            fill_slices(reference[0], matrices[first:last], rows, reference[1], own)
-        _compare(own, trials, coefficients, half_power, out[first:last])
-    return out
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _fine_scores(  # type: ignore[no-untyped-def]  # noqa: PLR0913 - flat arguments of a compiled function
-    matrices, orientations, shifts, reference, whole, table, image, held_bytes
-):
-    """Log-likelihoods (n_o, n_t) of children, and their slices where they are few enough to be kept."""
-    functions, coefficients = _trials(whole, shifts)
-    n = functions.shape[1] // 2
-    samples, half_power = _weighted(image, 0, n)
-    trials = _times(functions, samples, 0)
-    out = np.empty((len(matrices), len(shifts)), dtype=np.float32)
-    size = _rows_at_once(n)
-    is_kept = len(table) == 0 and 8 * n * len(matrices) <= held_bytes
-    held = np.empty((len(matrices) if is_kept else min(size, len(matrices)), 2 * n), dtype=np.float32)
-    for first in range(0, len(matrices), size):
-        last = min(first + size, len(matrices))
-        own = held[first:last] if is_kept else held[: last - first]
-        if len(table):
-            for row in range(first, last):
-                own[row - first] = table[orientations[row]]
-        else:
-            fill_slices(reference[0], matrices[first:last], whole[0], reference[1], own)
-        _compare(own, trials, coefficients, half_power, out[first:last])
-    return out, held if is_kept else held[:0]
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _compare(slices, trials, coefficients, half_power, out):  # type: ignore[no-untyped-def]
-    """Write log-likelihoods of slices (n, 2 n_sample) into ``out``; see ``ShiftedImage`` and ``log_likelihoods``."""
-    products = np.dot(slices, trials.T)
-    if coefficients.shape[1]:
-        products = np.dot(products, coefficients.T)
-    for row in range(len(slices)):
-        power = _power(slices[row], half_power)
-        for trans in range(products.shape[1]):
-            out[row, trans] = products[row, trans] - power
-
-
-@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
-def _power(samples, weights):  # type: ignore[no-untyped-def]
-    """Sum of weights (n,) times the squared modulus of samples (2 n,)."""
-    total = np.float32(0)
-    for k in range(len(weights)):
-        re, im = samples[2 * k], samples[2 * k + 1]
-        total += weights[k] * (re * re + im * im)
-    return total
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _slices_again(  # type: ignore[no-untyped-def]  # noqa: PLR0913 - flat arguments of a compiled function
-    rows, orientations, matrices, reference, whole, table, held
-):
-    """Slices (n, 2 n_sample) of some rows: those that were held, from the table, or made again."""
-    if len(held):
-        return held[rows]
-    out = np.empty((len(rows), whole[2].shape[1]), dtype=np.float32)
-    if len(table):
-        for j in range(len(rows)):
-            out[j] = table[orientations[rows[j]]]
-    else:
-        fill_slices(reference[0], matrices, whole[0], reference[1], out)
-    return out
+def _taken(weights, rows, factor):  # type: ignore[no-untyped-def]
+    """Return some rows of weights times their factors, and the sums over each, float32."""
+    own, amounts = weights[rows], np.zeros(len(rows), dtype=np.float32)
+    for j in range(len(rows)):
+        for column in range(own.shape[1]):
+            own[j, column] *= factor[j]
+            amounts[j] += own[j, column]
+    return own, amounts
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -408,4 +275,4 @@ def _insertion(mixture, trials, unmasked, gain, sample_weight, inverse_sigma2): 
     for k in range(n):
         samples[k] = unmasked[k] * (gain[k] * inverse_sigma2[k])
         of_map[k] = sample_weight[k] * inverse_sigma2[k]
-    return np.dot(mixture, _times(trials, samples, 0)), of_map
+    return np.dot(mixture, times(trials, samples)), of_map

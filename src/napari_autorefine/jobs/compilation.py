@@ -17,7 +17,7 @@ from napari_autorefine.events import Message
 
 _SEARCH = (
     *("project", "backproject", "moments", "table", "ctf", "_symmetrize", "mean_poses", "residuals"),
-    *("compiled_passes", "grids", "neighborhoods", "priors", "selection", "shifts", "sphere_loops"),
+    *("compiled_passes", "compiled_scores", "grids", "neighborhoods", "priors", "selection", "shifts", "sphere_loops"),
 )
 
 
